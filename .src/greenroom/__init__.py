@@ -1,0 +1,1 @@
+../../actors/entry/__init__.py

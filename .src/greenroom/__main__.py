@@ -1,0 +1,1 @@
+../../actors/entry/__main__.py

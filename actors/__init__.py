@@ -1,0 +1,1 @@
+"""The actors: agents, the GPU, the store, and the doors that lead to them."""

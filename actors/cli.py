@@ -1,0 +1,3 @@
+def main() -> int:
+    """Entry point of the command line."""
+    return 0

@@ -1,0 +1,1 @@
+"""Default settings and one TOML file per supported model."""
