@@ -1,0 +1,207 @@
+"""From a model folder to a model on its device, with the choices that a device asks for.
+
+Everything here creates arrays: call it on the thread that owns MLX.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_unflatten
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.utils import (
+    dequantize_model,
+    get_total_parameters,
+    load_model,
+    load_tokenizer,
+)
+
+from greenroom.runtime.errors import ModelUnavailable
+from greenroom.runtime.fingerprint import fingerprint
+
+Device = Literal["cpu", "gpu"]
+
+# Share of the physical memory that float32 weights may take; caches need the rest.
+_MEMORY_SHARE = 0.8
+# Where a checkpoint does not say (state-space models have no limit of their own).
+_UNKNOWN_WINDOW = 32768
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to run.
+
+    ``model`` maps token ids ``(B, L)`` and caches to logits ``(B, L, vocabulary)``; pass it to
+    ``last_position_head`` to have ``(B, 1, vocabulary)``. ``config`` is the checkpoint's config.json. ``context_window`` counts tokens. ``fingerprint``
+    is the digest that the segments of this model carry.
+    """
+
+    model: nn.Module
+    tokenizer: TokenizerWrapper
+    config: dict[str, Any]
+    path: Path
+    device: Device
+    context_window: int
+    fingerprint: str
+
+
+def pick_device(wanted: Literal["auto", "cpu", "gpu"] = "auto") -> Device:
+    """The device to serve on: the GPU (Metal or CUDA) where there is one, unless told otherwise.
+
+    Raises ``ModelUnavailable`` when a GPU is asked for and MLX finds none.
+    """
+    has_gpu = mx.metal.is_available() or mx.cuda.is_available()
+    if wanted == "gpu" and not has_gpu:
+        raise ModelUnavailable(
+            "model.device is 'gpu', but MLX finds neither Metal nor CUDA here; on Linux with an "
+            "NVIDIA card install greenroom[cuda]"
+        )
+    return "gpu" if has_gpu and wanted != "cpu" else "cpu"
+
+
+def pick_platform(device: Device) -> Literal["cpu", "metal", "cuda"]:
+    """The backend behind ``device``; the catalog has a default model for each."""
+    if device == "cpu":
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"
+
+
+def load(
+    path: Path,
+    *,
+    device: Device,
+    context_window: int | None = None,
+    sidecars: Path | None = None,
+) -> LoadedModel:
+    """Load the model in the folder ``path`` through mlx-lm and make it ready for ``device``.
+
+    On the CPU the weights become float32, because half precision and quantized products are
+    emulated there; on a GPU the checkpoint's own quantization stays. ``context_window`` may only
+    shorten what the checkpoint allows. ``sidecars`` is the fingerprint's cache folder.
+    Sets MLX's default device. Raises ``ModelUnavailable``.
+    """
+    mx.set_default_device(mx.cpu if device == "cpu" else mx.gpu)
+    digest = fingerprint(path, sidecars=sidecars)
+    try:
+        model, config = load_model(path, lazy=True)
+        tokenizer = load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelUnavailable(f"mlx-lm cannot load {path}: {error}") from error
+    if device == "cpu":
+        _to_float32(model)
+    else:
+        _wire_memory()
+    mx.eval(model.parameters())
+    window = _context_window(config)
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        config=config,
+        path=path,
+        device=device,
+        context_window=min(window, context_window or window),
+        fingerprint=digest,
+    )
+
+
+def _to_float32(model: nn.Module) -> None:
+    """Dequantize in float32 from scales raised to float32, so that nothing is rounded again."""
+    needed = 4 * get_total_parameters(model)
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > _MEMORY_SHARE * available:
+        raise ModelUnavailable(
+            f"on the CPU this model takes {needed / 1e9:.1f} GB in float32, and the machine has "
+            f"{available / 1e9:.1f} GB; choose a smaller model (model.name)"
+        )
+    model.set_dtype(mx.float32)
+    dequantize_model(model)
+    model.set_dtype(mx.float32)  # some quantization modes answer bfloat16 whatever their scales
+
+
+def _wire_memory() -> None:
+    """Let Metal keep weights and caches resident; a model near the limit pages otherwise."""
+    if mx.metal.is_available():
+        mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
+
+
+def _context_window(config: dict[str, Any]) -> int:
+    """Tokens the checkpoint was made for; multimodal checkpoints keep it a level deeper."""
+    for place in (config, config.get("text_config") or {}):
+        for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+            if isinstance(value := place.get(key), int):
+                return value
+    return _UNKNOWN_WINDOW
+
+
+class LastPosition(nn.Module):
+    """An output head that is applied to the last position only: ``(B, L, D)`` to ``(B, 1, V)``.
+
+    A chunk of prefill needs one row of logits; over a large vocabulary the other rows cost as
+    much as several layers.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    @property
+    def weight(self) -> mx.array:
+        """The wrapped head's weight: some models read its dtype."""
+        return cast("mx.array", self.head.weight)
+
+    def __call__(self, x: mx.array, *rest: Any) -> mx.array:
+        return cast("mx.array", self.head(x[:, -1:], *rest))
+
+
+class LastPositionEmbedding(nn.Module):
+    """An embedding that may serve as tied output head: looks up all, projects the last."""
+
+    def __init__(self, embedding: nn.Module) -> None:
+        super().__init__()
+        self.embedding = embedding
+
+    @property
+    def weight(self) -> mx.array:
+        """The wrapped embedding's weight: some models read its dtype."""
+        return cast("mx.array", self.embedding.weight)
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        return cast("mx.array", self.embedding(ids))
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        """``(B, L, D)`` to ``(B, 1, V)``."""
+        return cast("mx.array", self.embedding.as_linear(x[:, -1:]))
+
+
+def last_position_head(model: nn.Module) -> nn.Module:
+    """Replace the output head of ``model``, in place, by one for the last position; return it.
+
+    Whether a model's head is its own or tied to the embedding is up to its code, so both are
+    wrapped: an embedding that is only looked up behaves as before. A model whose head is neither
+    keeps it and goes on answering all positions. Safe to call twice.
+    """
+    modules = model.named_modules()
+    if any(isinstance(module, (LastPosition, LastPositionEmbedding)) for _, module in modules):
+        return model
+    rows = {module.weight.shape[0] for _, module in modules if hasattr(module, "as_linear")}
+    wrapped: list[tuple[str, nn.Module]] = []
+    for name, module in modules:
+        if hasattr(module, "as_linear"):
+            wrapped.append((name, LastPositionEmbedding(module)))
+        elif _is_output_head(name, module, rows):
+            wrapped.append((name, LastPosition(module)))
+    model.update_modules(tree_unflatten(wrapped))
+    return model
+
+
+def _is_output_head(name: str, module: nn.Module, vocabulary_sizes: set[int]) -> bool:
+    """A projection outside the layers, named ``lm_head`` or as wide as an embedding is long."""
+    if any(part.isdigit() for part in name.split(".")):
+        return False
+    if name.rpartition(".")[2] == "lm_head":
+        return True
+    is_linear = isinstance(module, (nn.Linear, nn.QuantizedLinear))
+    return is_linear and module.weight.shape[0] in vocabulary_sizes
