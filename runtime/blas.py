@@ -65,7 +65,7 @@ def _distribution_files(name: str, prefix: str) -> list[str]:
         files = metadata.files(name) or []
     except metadata.PackageNotFoundError:
         return []
-    return [str(f.locate().resolve()) for f in files if f.name.startswith(prefix)]
+    return [str(Path(f.locate()).resolve()) for f in files if f.name.startswith(prefix)]
 
 
 def _has_cuda_backend() -> bool:

@@ -6,6 +6,7 @@ and ``mx.load`` hands them over as weight, scales and biases. Format: the ggml p
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -124,7 +125,8 @@ def _unpermuted(key: str, array: mx.array, shape: _Shape) -> mx.array:
 def _quantization(weights: dict[str, mx.array]) -> dict[str, Any]:
     """mlx-lm's ``quantization`` entry: one default, and each weight that differs by name."""
     bits_of = {
-        key.removesuffix(".scales"): 32 * weights[key.replace("scales", "weight")].shape[-1]
+        key.removesuffix(".scales"): 32
+        * weights[key.replace("scales", "weight")].shape[-1]
         // (array.shape[-1] * _GROUP_SIZE)
         for key, array in weights.items()
         if key.endswith(".scales")
@@ -188,9 +190,7 @@ def _tokenizer(meta: dict[str, Any], tokens: list[str]) -> Tokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel(
-        add_prefix_space=True, trim_offsets=True, use_regex=True
-    )
+    tokenizer.decoder = decoders.ByteLevel()
     kinds = meta["tokenizer.ggml.token_type"].tolist()
     for token, kind in zip(tokens, kinds, strict=True):
         if kind == _CONTROL_TOKEN:
@@ -202,3 +202,7 @@ def _tokenizer(meta: dict[str, Any], tokens: list[str]) -> Tokenizer:
 
 def _dump(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+if __name__ == "__main__":  # python -m greenroom.runtime.gguf FILE FOLDER
+    convert(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -35,8 +35,9 @@ class LoadedModel:
     """A model ready to run.
 
     ``model`` maps token ids ``(B, L)`` and caches to logits ``(B, L, vocabulary)``; pass it to
-    ``last_position_head`` to have ``(B, 1, vocabulary)``. ``config`` is the checkpoint's config.json. ``context_window`` counts tokens. ``fingerprint``
-    is the digest that the segments of this model carry.
+    ``last_position_head`` to have ``(B, 1, vocabulary)``. ``config`` is the checkpoint's
+    config.json. ``context_window`` counts tokens. ``fingerprint`` is the digest that the segments
+    of this model carry.
     """
 
     model: nn.Module
