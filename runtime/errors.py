@@ -46,3 +46,68 @@ class Unavailable(GreenroomError):
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class MailboxFull(Unavailable):
+    """An actor's mailbox has no room and its policy is to reject: the caller should slow down.
+
+    ``actor`` is the actor's path, ``capacity`` its mailbox's size in messages.
+    """
+
+    def __init__(self, actor: str, capacity: int) -> None:
+        super().__init__(f"{actor} has {capacity} messages waiting; try again later.")
+        self.actor = actor
+        self.capacity = capacity
+
+
+class ActorStopped(Unavailable):
+    """The actor is gone, or stopped before it came to this message, which had no effect."""
+
+    def __init__(self, actor: str, detail: str = "has stopped") -> None:
+        super().__init__(f"{actor} {detail}.")
+        self.actor = actor
+
+
+class ActorFailed(Unavailable):
+    """The actor crashed while it handled this message: nobody's fault that the caller can mend.
+
+    The cause is ``__cause__``. The message may have had effects; it is not replayed.
+    """
+
+    def __init__(self, actor: str, error: str) -> None:
+        super().__init__(f"{actor} failed ({error}); a retry may succeed.")
+        self.actor = actor
+        self.error = error
+
+
+class AskTimeout(Unavailable):
+    """No answer came within ``timeout_s`` seconds; the work asked for has been cancelled."""
+
+    def __init__(self, actor: str, timeout_s: float) -> None:
+        super().__init__(f"{actor} did not answer within {timeout_s:g} s.")
+        self.actor = actor
+        self.timeout_s = timeout_s
+
+
+class NameTaken(Conflict):
+    """An actor of that name lives already, or lives with another identity."""
+
+    def __init__(self, actor: str, detail: str = "exists already") -> None:
+        super().__init__(f"{actor} {detail}.", param="name", code="name_taken")
+        self.actor = actor
+
+
+class ChannelClosed(GreenroomError):
+    """The producer sends on a reply channel that is closed: a defect of the producer."""
+
+
+class ChannelCancelled(ChannelClosed):
+    """The reader of a reply channel has left: the producer should stop its work."""
+
+
+class ChannelFull(GreenroomError):
+    """The reader of a reply channel is slower than its producer, which did not want to wait."""
+
+
+class StageFailed(Unavailable):
+    """The GPU actor failed while this turn was on stage: it restarts, and a retry may succeed."""
