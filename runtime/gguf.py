@@ -8,7 +8,7 @@ and ``mx.load`` hands them over as weight, scales and biases. Format: the ggml p
 import json
 import sys
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import mlx.core as mx
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -51,11 +51,8 @@ def convert(gguf: Path, folder: Path) -> None:
     Raises ``ModelUnavailable`` when the architecture or the tokenizer is not one that this
     converter knows.
     """
-    loaded = mx.load(str(gguf), return_metadata=True)
-    if not isinstance(loaded, tuple):
-        raise ModelUnavailable(f"{gguf.name} is not a GGUF file")
-    arrays, meta = loaded
-    if not isinstance(arrays, dict) or meta.get("general.architecture") != "llama":
+    arrays, meta = cast("tuple[dict[str, mx.array], dict[str, Any]]", _read(gguf))
+    if meta.get("general.architecture") != "llama":
         raise ModelUnavailable(
             f"{gguf.name} has the architecture {meta.get('general.architecture')!r}; "
             "only llama GGUF files can be converted"
@@ -70,6 +67,13 @@ def convert(gguf: Path, folder: Path) -> None:
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
     _dump(folder / "config.json", config)
     _write_tokenizer(folder, meta)
+
+
+def _read(gguf: Path) -> object:
+    try:
+        return mx.load(str(gguf), format="gguf", return_metadata=True)
+    except (RuntimeError, ValueError) as error:
+        raise ModelUnavailable(f"{gguf.name} cannot be read as GGUF: {error}") from error
 
 
 def _config(meta: dict[str, Any]) -> dict[str, Any]:

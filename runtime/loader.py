@@ -145,7 +145,7 @@ class LastPosition(nn.Module):
     """
 
     def __init__(self, head: nn.Module) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.head = head
 
     @property
@@ -161,7 +161,7 @@ class LastPositionEmbedding(nn.Module):
     """An embedding that may serve as tied output head: looks up all, projects the last."""
 
     def __init__(self, embedding: nn.Module) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.embedding = embedding
 
     @property

@@ -1,0 +1,104 @@
+"""Settings: what each key means to the code, its type and its range.
+
+The default values, units and reasons are in ``config/default.toml``. Read once at the top; each
+part is handed only its section. Where values come from is ``greenroom.runtime.layers``'s matter.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Count = Annotated[int, Meta(ge=1)]
+Amount = Annotated[int, Meta(ge=0)]
+Duration = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+
+
+class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class ModelSettings(_Section, frozen=True):
+    """Which model is served, and where it runs."""
+
+    name: Annotated[str, Meta(min_length=1)]
+    device: Literal["auto", "cpu", "gpu"]
+
+
+class ServerSettings(_Section, frozen=True):
+    """The HTTP door. An empty key means that none is asked for."""
+
+    host: Annotated[str, Meta(min_length=1)]
+    port: Annotated[int, Meta(ge=0, le=65535)]
+    api_key: str
+    admin_key: str
+    allowed_origins: tuple[str, ...]
+    max_body_mb: Count
+    drain_s: Duration
+
+
+class StageSettings(_Section, frozen=True):
+    """What a step of the GPU actor may hold."""
+
+    max_batch_size: Count
+    schedule: Literal["adaptive", "fixed"]
+    chunk_tokens: Count
+    max_decode_gap_ms: Duration
+    scheduler: bool
+
+
+class MemorySettings(_Section, frozen=True):
+    """How agents' attention state is stored and how much of it."""
+
+    codec: Annotated[str, Meta(min_length=1)]
+    cache_budget_mb: Count
+    resident_budget_mb: Amount
+    durability: Literal["turn", "async"]
+    disk_quota_gb: Positive
+
+
+class ActorSettings(_Section, frozen=True):
+    """Bounds of the actor kernel."""
+
+    mailbox_capacity: Count
+    channel_capacity: Count
+    passivate_after_s: Positive
+
+
+class LogSettings(_Section, frozen=True):
+    """What is logged and in which form."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    format: Literal["text", "json"]
+
+
+class Settings(_Section, frozen=True):
+    """All settings, complete and checked. ``home`` is an absolute path."""
+
+    home: str
+    model: ModelSettings
+    server: ServerSettings
+    stage: StageSettings
+    memory: MemorySettings
+    actors: ActorSettings
+    log: LogSettings
+
+    @property
+    def home_path(self) -> Path:
+        """The folder below which everything is kept."""
+        return Path(self.home)
+
+    @property
+    def store_path(self) -> Path:
+        """The folder of the agents' memory."""
+        return Path(self.home, "store")
+
+    @property
+    def models_path(self) -> Path:
+        """The folder of fetched models."""
+        return Path(self.home, "models")
+
+
+# Values that no printout may show.
+SECRETS = frozenset({"server.api_key", "server.admin_key"})
