@@ -1,0 +1,257 @@
+"""Affine quantization of K and V into bit planes, in numpy, block by block in cache.
+
+Codes of 5 and 6 bits are kept as a plane of 4 bits and a plane of the rest. A plane packs rows that
+lie far apart (row ``t`` beside row ``t + rows / 2``), so that unpacking is a mask and a shift over
+contiguous bytes; on a CPU this decodes several times faster than codes packed within a row.
+
+Rows are tokens. All of it is elementwise per group, except the rotation, which works on blocks of
+fixed shape: the same bytes give the same bits however many of the rows are wanted.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+Array = npt.NDArray[Any]
+
+GROUP = 64
+_BLOCK = 512  # rows worked on at once: 128 KiB of float32 at a head size of 64
+_SMALLEST_SCALE = 2.0**-24  # the least positive float16
+_LARGEST = 65504.0  # the largest float16
+_PLANES = {4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
+
+
+class TensorFormat(msgspec.Struct, frozen=True):
+    """How K, or V, is stored: ``bits`` per code, one float16 scale and bias per group of 64.
+
+    ``axis`` "token" groups the elements of one token's head, "channel" groups 64 tokens of one
+    channel (keys have channels that are always large). ``rotated`` spreads outliers over the head
+    by a Hadamard matrix first. ``anchored`` makes zero a code, as ``mx.quantize`` does.
+    """
+
+    bits: Literal[4, 5, 6, 8]
+    axis: Literal["token", "channel"] = "token"
+    rotated: bool = False
+    anchored: bool = False
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """Bits of each plane, the low bits first."""
+        return _PLANES[self.bits]
+
+
+class Quantized(msgspec.Struct, frozen=True):
+    """``rows`` tokens of one tensor with ``heads`` heads.
+
+    ``planes[i]`` has shape (heads, ceil(rows * bits / 8), width), ``scale`` and ``bias`` are
+    float16 of shape (heads, rows, groups) or, by channel, (heads, ceil(rows / 64), width).
+    """
+
+    rows: int
+    planes: tuple[Bytes, ...]
+    scale: npt.NDArray[np.float16]
+    bias: npt.NDArray[np.float16]
+
+
+def group_shape(dim: int) -> tuple[int, int]:
+    """(groups, elements per group) that cover a head of ``dim``: equal groups of at most 64."""
+    groups = -(-dim // GROUP)
+    return groups, -(-dim // groups)
+
+
+def part_shapes(
+    fmt: TensorFormat, heads: int, rows: int, dim: int
+) -> dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]]:
+    """Shape and type of each array of a ``Quantized``, by the name of its part."""
+    groups, size = group_shape(dim)
+    width = groups * size if fmt.axis == "token" else dim
+    planes = {
+        f"plane{i}": ((heads, -(-rows // (8 // bits)), width), np.dtype(np.uint8))
+        for i, bits in enumerate(fmt.planes)
+    }
+    shape = (heads, rows, groups) if fmt.axis == "token" else (heads, -(-rows // GROUP), width)
+    half = np.dtype(np.float16)
+    return {**planes, "scale": (shape, half), "bias": (shape, half)}
+
+
+def rotation(dim: int) -> Floats:
+    """A symmetric orthonormal (dim, dim) matrix: Hadamard blocks of the largest power of two."""
+    block = np.ones((1, 1), np.float32)
+    while dim % (2 * len(block)) == 0:
+        block = np.block([[block, block], [block, -block]])
+    block *= np.float32(len(block) ** -0.5)
+    return np.kron(np.eye(dim // len(block), dtype=np.float32), block)
+
+
+def quantize(x: Floats, fmt: TensorFormat) -> Quantized:
+    """Quantize ``x`` of shape (heads, rows, dim)."""
+    heads, rows, dim = x.shape
+    x = _padded(x, fmt)
+    width = x.shape[2]
+    if fmt.rotated:
+        x = np.matmul(x, rotation(width))
+    codes = np.empty((heads, rows, width), np.uint8)
+    groups = group_shape(dim)[0]
+    shape = (heads, rows, groups) if fmt.axis == "token" else (heads, -(-rows // GROUP), width)
+    scale, bias = np.empty(shape, np.float16), np.empty(shape, np.float16)
+    for head in range(heads):
+        for start, stop in _runs(rows, fmt):
+            step = 1 if fmt.axis == "token" else GROUP
+            at = slice(start // step, -(-stop // step))
+            _quantize_run(
+                x[head, start:stop], fmt, codes[head, start:stop], scale[head, at], bias[head, at]
+            )
+    return Quantized(rows, pack(codes, fmt), scale, bias)
+
+
+def dequantize_into(q: Quantized, fmt: TensorFormat, out: Array) -> None:
+    """Write the first rows of ``q`` into ``out`` of shape (heads, used, dim).
+
+    ``out`` is float32, float16, or uint16, which stands for the bits of a bfloat16.
+    """
+    heads, used, dim = out.shape
+    width = q.planes[0].shape[2]
+    step = 1 if fmt.axis == "token" else GROUP
+    direct = out.dtype == np.float32 and not fmt.rotated and width == dim
+    matrix = rotation(width) if fmt.rotated else None
+    work, turned = np.zeros((2, _BLOCK, width), np.float32)
+    scale, bias = q.scale.astype(np.float32), q.bias.astype(np.float32)
+    for head in range(heads):
+        codes = _unpack([plane[head] for plane in q.planes], q.rows, fmt)
+        for start, stop in _runs(q.rows, fmt):
+            keep = min(stop, used) - start
+            if keep <= 0:
+                break
+            at = slice(start // step, -(-stop // step))
+            in_place = direct and keep == stop - start
+            values = out[head, start:stop] if in_place else work[: stop - start]
+            _scale(codes[start:stop], scale[head, at], bias[head, at], values, fmt.axis)
+            if matrix is not None:
+                # The whole block, always: a product of fewer rows may differ in its last bits.
+                values = np.matmul(work, matrix, out=turned)
+            if not in_place:
+                _store(values[:keep, :dim], out[head, start : start + keep])
+
+
+def bfloat16_to_float(bits: npt.NDArray[np.uint16]) -> Floats:
+    """The float32 values of bfloat16 bits."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _store(values: Floats, out: Array) -> None:
+    if out.dtype == np.uint16:
+        bits = np.ascontiguousarray(values).view(np.uint32)
+        out[...] = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # round half to even
+    else:
+        out[...] = values
+
+
+def _padded(x: Floats, fmt: TensorFormat) -> Floats:
+    dim = x.shape[2]
+    groups, size = group_shape(dim)
+    extra = groups * size - dim
+    if fmt.axis == "channel" or not extra:
+        return x
+    return np.pad(x, ((0, 0), (0, 0), (0, extra)), mode="edge")
+
+
+def _runs(rows: int, fmt: TensorFormat) -> list[tuple[int, int]]:
+    """Row ranges of whole groups; a last incomplete group of tokens stands alone."""
+    whole = rows if fmt.axis == "token" else rows - rows % GROUP
+    runs = [(start, min(start + _BLOCK, whole)) for start in range(0, whole, _BLOCK)]
+    return runs if whole == rows else [*runs, (whole, rows)]
+
+
+def _grouped(x: Array, scale: Array, axis: str) -> tuple[Array, tuple[int, ...]]:
+    """``x`` (rows, width) as groups, and the shape in which ``scale`` broadcasts over them."""
+    rows, width = x.shape
+    if axis == "token":
+        return x.reshape(rows, scale.shape[1], -1), (rows, scale.shape[1], 1)
+    return x.reshape(len(scale), -1, width), (len(scale), 1, width)
+
+
+def _quantize_run(x: Floats, fmt: TensorFormat, codes: Bytes, scale: Array, bias: Array) -> None:
+    """Fill ``codes``, ``scale`` and ``bias`` from whole groups of rows.
+
+    The codes are computed against the rounded float16 scale and bias, which absorbs their error.
+    """
+    groups, shape = _grouped(x, scale, fmt.axis)
+    reduced = 1 if fmt.axis == "channel" else 2
+    low, high = groups.min(axis=reduced), groups.max(axis=reduced)
+    levels = 2**fmt.bits - 1
+    step = _anchored(low, high, levels) if fmt.anchored else ((high - low) / levels, low)
+    scale[...] = np.clip(step[0], -_LARGEST, _LARGEST)
+    bias[...] = np.clip(step[1], -_LARGEST, _LARGEST)
+    scale[scale == 0] = _SMALLEST_SCALE
+    work = groups - bias.astype(np.float32).reshape(shape)
+    work /= scale.astype(np.float32).reshape(shape)
+    np.rint(work, out=work)
+    np.clip(work, 0, levels, out=work)
+    codes[...] = work.reshape(codes.shape)
+
+
+def _anchored(low: Floats, high: Floats, levels: int) -> tuple[Floats, Floats]:
+    """Scale and bias by the rule of ``mx.quantize``: the edge farther from zero, and zero, are
+    codes."""
+    from_low = np.abs(low) > np.abs(high)
+    scale = np.maximum((high - low) / levels, 1e-7)
+    scale = np.where(from_low, scale, -scale)
+    edge = np.where(from_low, low, high)
+    zero_code = np.rint(edge / scale)
+    is_zero = zero_code == 0
+    scale = np.where(is_zero, scale, edge / np.where(is_zero, 1, zero_code))
+    return scale, np.where(is_zero, 0, edge)
+
+
+def _scale(codes: Bytes, scale: Floats, bias: Floats, out: Floats, axis: str) -> None:
+    groups, shape = _grouped(codes, scale, axis)
+    target = out.reshape(groups.shape, copy=False)
+    np.multiply(groups, scale.reshape(shape), out=target)
+    target += bias.reshape(shape)
+
+
+def pack(codes: Bytes, fmt: TensorFormat) -> tuple[Bytes, ...]:
+    """Codes (heads, rows, width) as planes (heads, ceil(rows * bits / 8), width)."""
+    heads, rows, width = codes.shape
+    planes: list[Bytes] = []
+    shift = 0
+    for bits in fmt.planes:
+        share = 8 // bits
+        depth = -(-rows // share)
+        padded = np.zeros((heads, share * depth, width), np.uint8)
+        padded[:, :rows] = (codes >> shift) & ((1 << bits) - 1)
+        parts = padded.reshape(heads, share, depth, width)
+        plane = parts[:, 0].copy()
+        for part in range(1, share):
+            plane |= parts[:, part] << (part * bits)
+        planes.append(plane)
+        shift += bits
+    return tuple(planes)
+
+
+def _unpack(planes: Sequence[Bytes], rows: int, fmt: TensorFormat) -> Bytes:
+    """Codes (rows, width) of one head from its planes."""
+    if fmt.bits == 8:
+        return planes[0]
+    codes: Bytes | None = None
+    shift = 0
+    for plane, bits in zip(planes, fmt.planes, strict=True):
+        share, depth, mask = 8 // bits, len(plane), (1 << bits) - 1
+        unpacked = np.empty((share * depth, plane.shape[1]), np.uint8)
+        for part in range(share):
+            target = unpacked[part * depth : (part + 1) * depth]
+            np.right_shift(plane, part * bits, out=target)
+            target &= mask
+            target <<= shift
+        shift += bits
+        if codes is None:
+            codes = unpacked[:rows]
+        else:
+            codes |= unpacked[:rows]
+    assert codes is not None  # every format has a plane
+    return codes
