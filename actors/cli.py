@@ -86,7 +86,7 @@ def _serve(effective: Effective) -> int:
     try:
         from greenroom.actors.app import serve
     except ImportError as error:
-        if not (error.name or "").startswith("mlx") and "libmlx" not in str(error):
+        if not _is_backend_missing(error):
             raise
         print(
             f"greenroom: MLX has no backend here ({error}); install one: "
@@ -94,7 +94,14 @@ def _serve(effective: Effective) -> int:
             file=sys.stderr,
         )
         return 2
+    if greenroom.BLAS.warning is not None:
+        print(f"greenroom: {greenroom.BLAS.warning}", file=sys.stderr)
     return serve(effective.settings)
+
+
+def _is_backend_missing(error: ImportError) -> bool:
+    """mlx without a backend either has no core module or cannot load the library behind it."""
+    return (error.name or "").startswith("mlx") or "libmlx" in str(error)
 
 
 def _print_config(effective: Effective, *, as_json: bool) -> None:

