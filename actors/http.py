@@ -1,0 +1,177 @@
+"""The HTTP server: routes, the edge where errors become answers, and the listening socket."""
+
+import errno
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from greenroom.actors.chat import ChatDoor
+from greenroom.actors.guard import NAMESPACE, Guard, guarding
+from greenroom.actors.house import House
+from greenroom.actors.problems import problem
+from greenroom.actors.request_id import REQUEST_ID, REQUEST_ID_HEADER, request_id
+from greenroom.actors.websocket import SocketDoor
+from greenroom.runtime.errors import SettingsError
+
+SOCKETS = web.AppKey("sockets", SocketDoor)
+
+log = logging.getLogger("greenroom.http")
+
+
+class Lobby:
+    """The small answers: health, models, agents."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+
+    async def health(self, _request: web.Request) -> web.Response:
+        """The process answers."""
+        return _json({"status": "ok"})
+
+    async def ready(self, _request: web.Request) -> web.Response:
+        """200 once turns are taken, 503 before and while draining."""
+        if self._house.ready():
+            return _json({"status": "ready", "model": self._house.model.name})
+        return _json({"status": "not ready"}, status=503, headers={"Retry-After": "1"})
+
+    async def models(self, _request: web.Request) -> web.Response:
+        """The one served model, as a list."""
+        return _json({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: web.Request) -> web.Response:
+        """The served model under any of its names. Raises ``NotFound``."""
+        self._house.resolve_model(request.match_info["id"])
+        return _json(self._model())
+
+    async def agents(self, request: web.Request) -> web.Response:
+        """The caller's agents."""
+        return _json({"object": "list", "data": await self._house.agents(request[NAMESPACE])})
+
+    def _model(self) -> dict[str, object]:
+        card = self._house.model
+        return {
+            "id": card.name,
+            "object": "model",
+            "created": card.created,
+            "owned_by": "greenroom",
+            "greenroom": {"hf_id": card.hf_id, "context_window": card.context_window},
+        }
+
+
+def build_app(house: House, *, host: str | None = None) -> web.Application:
+    """The application in front of ``house``. ``host`` is the address bound to, if not the setting.
+
+    Raises ``SettingsError`` for an address beyond loopback without a key.
+    """
+    server = house.settings.server
+    guard = Guard(
+        host=host if host is not None else server.host,
+        api_key=server.api_key,
+        allowed_origins=server.allowed_origins,
+    )
+    app = web.Application(
+        middlewares=[_edge, guarding(guard)], client_max_size=server.max_body_mb << 20
+    )
+    lobby, chat, sockets = Lobby(house), ChatDoor(house), SocketDoor(house)
+    app.add_routes(
+        [
+            web.get("/health", lobby.health),
+            web.get("/health/ready", lobby.ready),
+            web.get("/v1/models", lobby.models),
+            web.get("/v1/models/{id:.+}", lobby.model),
+            web.post("/v1/chat/completions", chat.post),
+            web.get("/v1/agents", lobby.agents),
+            web.get("/v1/agents/{name}/stream", sockets.get),
+        ]
+    )
+    app.on_response_prepare.append(_stamp)
+    app[SOCKETS] = sockets
+    return app
+
+
+@asynccontextmanager
+async def serve_http(house: House, host: str, port: int) -> AsyncIterator[str]:
+    """Listen while the block runs; gives the URL, with the real port when ``port`` is 0.
+
+    On leaving, no new connection is taken, running requests have ``server.drain_s`` seconds to
+    end, and what is left is cancelled. Raises ``SettingsError`` when the address cannot be bound.
+    """
+    app = build_app(house, host=host)
+    drain_s = house.settings.server.drain_s
+    runner = web.AppRunner(
+        app,
+        # A client that leaves cancels its handler, and so its turn, wherever that is.
+        handler_cancellation=True,
+        shutdown_timeout=drain_s,
+        access_log=None,
+    )
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise SettingsError(_cannot_bind(error, host, port)) from error
+        bound = runner.addresses[0][1]
+        yield f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+    finally:
+        for site in list(runner.sites):
+            await site.stop()
+        # Before cleanup, from which on aiohttp reads no more frames, a close frame neither.
+        await app[SOCKETS].drain(drain_s)
+        await runner.cleanup()
+
+
+def _cannot_bind(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"Port {port} on {host} is in use: stop what listens there, or choose another"
+            " (server.port, --port, GREENROOM_SERVER_PORT)."
+        )
+    return f"Cannot listen on {host}:{port}: {error.strerror or error}."
+
+
+@web.middleware
+async def _edge(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request its id, turn errors into answers, and log one line without any content."""
+    request[REQUEST_ID] = request_id(request.headers.get(REQUEST_ID_HEADER))
+    begun = time.monotonic()
+    status: int | str = "left"
+    try:
+        response = await handler(request)
+        status = response.status
+    except ConnectionResetError:
+        raise
+    except Exception as error:  # the HTTP edge: the one place where any error becomes an answer
+        response = problem(error, request[REQUEST_ID]).response()
+        status = response.status
+    finally:
+        taken_ms = (time.monotonic() - begun) * 1000
+        log.info(
+            "%s %s %s %.1f ms %s",
+            request.method,
+            request.rel_url.raw_path,
+            status,
+            taken_ms,
+            request[REQUEST_ID],
+        )
+    return response
+
+
+async def _stamp(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
+
+
+def _json(
+    body: object, *, status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(body),
+        status=status,
+        headers=headers,
+        content_type="application/json",
+    )

@@ -1,0 +1,58 @@
+"""The options of one generation, spelled alike at every door."""
+
+import msgspec
+
+from greenroom.actors.fields import at_least, within
+from greenroom.runtime.errors import InvalidRequest
+from greenroom.runtime.records import Sampling
+
+MAX_STOPS = 4
+MAX_TOP_K = 1 << 31
+MAX_SEED = (1 << 63) - 1
+
+
+class Options(msgspec.Struct, kw_only=True):
+    """How long and how to generate, as callers send it; base of each door's request."""
+
+    max_tokens: int | None = None
+    stop: str | list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+
+
+def sampling(options: Options) -> Sampling:
+    """The options that shape the draw; raises ``InvalidRequest`` for a value out of range."""
+    within("temperature", options.temperature, 0.0, 2.0)
+    within("top_p", options.top_p, 0.0, 1.0, above=True)
+    within("min_p", options.min_p, 0.0, 1.0)
+    # -1 is how some clients say "no limit".
+    within("top_k", options.top_k, -1, MAX_TOP_K)
+    within("seed", options.seed, -MAX_SEED - 1, MAX_SEED)
+    return Sampling(
+        temperature=options.temperature,
+        top_p=options.top_p,
+        top_k=max(options.top_k or 0, 0),
+        min_p=options.min_p or 0.0,
+        seed=options.seed,
+    )
+
+
+def stops(options: Options) -> tuple[str, ...]:
+    """The stop strings, at most four; raises ``InvalidRequest`` for more or for an empty one."""
+    given = [options.stop] if isinstance(options.stop, str) else options.stop or []
+    if len(given) > MAX_STOPS:
+        raise InvalidRequest(
+            f"stop takes at most {MAX_STOPS} strings.", param="stop", code="out_of_range"
+        )
+    if "" in given:
+        raise InvalidRequest("stop must not be empty.", param="stop", code="invalid_value")
+    return tuple(given)
+
+
+def token_limit(param: str, value: int | None) -> int | None:
+    """``value`` checked to be at least 1, or None for as many as the window leaves."""
+    at_least(param, value, 1)
+    return value

@@ -1,0 +1,123 @@
+"""What an error becomes for a caller: the one table from exception class to status."""
+
+import logging
+import math
+from collections.abc import Mapping
+
+import msgspec
+from aiohttp import web
+
+from greenroom.actors.guard import Forbidden, Unauthorized
+from greenroom.runtime.errors import (
+    Conflict,
+    InvalidRequest,
+    MailboxFull,
+    ModelUnavailable,
+    NotFound,
+    Unavailable,
+)
+
+log = logging.getLogger("greenroom.http")
+
+# The most specific class counts; what is not here is our fault and becomes a 500.
+_TABLE: Mapping[type[BaseException], tuple[int, str]] = {
+    InvalidRequest: (400, "invalid_request_error"),
+    web.RequestPayloadError: (400, "invalid_request_error"),
+    Unauthorized: (401, "authentication_error"),
+    Forbidden: (403, "permission_error"),
+    NotFound: (404, "invalid_request_error"),
+    Conflict: (409, "invalid_request_error"),
+    MailboxFull: (429, "rate_limit_error"),
+    Unavailable: (503, "service_unavailable_error"),
+    ModelUnavailable: (503, "service_unavailable_error"),
+}
+_HTTP_CODES = {404: "unknown_path", 405: "method_not_allowed", 413: "body_too_large"}
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """OpenAI's error object."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """An error as it is told: a status, headers and a body."""
+
+    status: int
+    error: ErrorBody
+    headers: dict[str, str]
+
+    def json(self) -> bytes:
+        """The body ``{"error": {…}}``."""
+        return msgspec.json.encode({"error": self.error})
+
+    def response(self) -> web.Response:
+        """The problem as a whole HTTP response."""
+        return web.Response(
+            status=self.status,
+            body=self.json(),
+            headers=self.headers,
+            content_type="application/json",
+        )
+
+
+def problem(error: Exception, request_id: str) -> Problem:
+    """How ``error`` is told; one that is not in the table is logged and told without its text."""
+    if isinstance(error, web.HTTPException):
+        return _http_problem(error)
+    for kind in type(error).__mro__:
+        if kind in _TABLE:
+            status, name = _TABLE[kind]
+            return Problem(status, _body(error, name), _headers(error))
+    log.error("request %s failed", request_id, exc_info=error)
+    body = ErrorBody(
+        f"Something went wrong here; request id {request_id}.", "server_error", code="internal"
+    )
+    return Problem(500, body, {})
+
+
+def _body(error: Exception, name: str) -> ErrorBody:
+    if isinstance(error, InvalidRequest):
+        return ErrorBody(str(error), name, error.param, error.code)
+    return ErrorBody(str(error), name, code=_code(error))
+
+
+def _code(error: Exception) -> str | None:
+    match error:
+        case Unauthorized():
+            return "invalid_api_key"
+        case Forbidden():
+            return "forbidden"
+        case MailboxFull():
+            return "mailbox_full"
+        case ModelUnavailable():
+            return "model_unavailable"
+        case web.RequestPayloadError():
+            return "invalid_body"
+        case _:
+            return "unavailable"
+
+
+def _headers(error: Exception) -> dict[str, str]:
+    match error:
+        case Unauthorized():
+            return {"WWW-Authenticate": "Bearer"}
+        case Unavailable():
+            return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+        case _:
+            return {}
+
+
+def _http_problem(error: web.HTTPException) -> Problem:
+    """What aiohttp itself refuses: an unknown path, a wrong method, a body too large."""
+    status = error.status
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    body = ErrorBody(
+        error.text or error.reason,
+        "invalid_request_error" if status < 500 else "server_error",
+        code=_HTTP_CODES.get(status, "http_error"),
+    )
+    return Problem(status, body, headers)

@@ -1,0 +1,153 @@
+"""A house of one room for testing the doors: real channels and a real server, no model."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from io import BytesIO
+from typing import Any
+
+import aiohttp
+import msgspec
+import uvloop
+
+from greenroom.actors.house import ModelCard
+from greenroom.actors.http import serve_http
+from greenroom.runtime.channel import Channel
+from greenroom.runtime.errors import NotFound
+from greenroom.runtime.records import (
+    AgentInfo,
+    TextDelta,
+    Timings,
+    TurnDone,
+    TurnEvent,
+    TurnRequest,
+    TurnStarted,
+    Usage,
+)
+from greenroom.runtime.settings import Settings
+
+Reply = Channel[TurnEvent]
+Told = tuple[int, dict[str, Any]]
+Play = Callable[[TurnRequest, Reply], Awaitable[None]]
+
+WORDS = ("The capital", " of France", " is", "", " Paris.")
+STARTED = TurnStarted("alice", 21, 5)
+DONE = TurnDone(
+    agent="alice",
+    text="".join(WORDS),
+    finish_reason="stop",
+    usage=Usage(21, 7, 5),
+    timings=Timings(1.0, 2.0, 3.0, 4.0, 5.0),
+    head="0badc0de",
+)
+
+
+async def answer(request: TurnRequest, reply: Reply) -> None:
+    """Say that it is Paris, and end."""
+    await reply.send(STARTED)
+    for n, word in enumerate(WORDS):
+        await reply.send(TextDelta(word, (n,)))
+    await reply.send(DONE)
+
+
+async def hang(request: TurnRequest, reply: Reply) -> None:
+    """Take the turn and never come to its first event: a long prefill."""
+    await asyncio.get_running_loop().create_future()
+
+
+async def talk(request: TurnRequest, reply: Reply) -> None:
+    """Talk for ever, as fast as the reader reads."""
+    await reply.send(STARTED)
+    while True:
+        await reply.send(TextDelta("bla ", (7,)))
+
+
+def settings(**server: object) -> Settings:
+    """The default settings, with changes in the section ``server``."""
+    text = files("greenroom.config").joinpath("default.toml").read_text()
+    given = msgspec.toml.decode(text, type=Settings)
+    changed: Any = msgspec.structs.replace(given.server, **server)
+    return msgspec.structs.replace(given, server=changed)
+
+
+class SmallHouse:
+    """Plays ``play`` for each turn; keeps the requests; ``left`` counts readers that went away."""
+
+    def __init__(self, play: Play = answer, **server: object) -> None:
+        self.settings = settings(**server)
+        self.model = ModelCard("smol", "org/Smol", 2048, 1_700_000_000)
+        self.play = play
+        self.refusal: Exception | None = None
+        self.requests: list[TurnRequest] = []
+        self.namespaces: list[str] = []
+        self.opened = asyncio.Event()
+        self.left = asyncio.Event()
+        self.is_ready = True
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open_turn(self, request: TurnRequest) -> Reply:
+        if self.refusal is not None:
+            raise self.refusal
+        self.requests.append(request)
+        reply: Reply = Channel(4)
+        task = asyncio.create_task(self._run(request, reply))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        reply.on_cancel(task.cancel)
+        reply.on_cancel(self.left.set)
+        self.opened.set()
+        return reply
+
+    async def _run(self, request: TurnRequest, reply: Reply) -> None:
+        try:
+            await self.play(request, reply)
+        except Exception as error:
+            reply.fail(error)
+        else:
+            reply.close()
+
+    async def agents(self, namespace: str) -> list[AgentInfo]:
+        self.namespaces.append(namespace)
+        return [AgentInfo("alice", "Be brief.", "0badc0de", 28, 1.0, 2.0)]
+
+    def resolve_model(self, name: str | None) -> str:
+        if name in (None, "default", "smol", "org/Smol"):
+            return "smol"
+        raise NotFound(f"No model {name!r} here.", param="model", code="model_not_found")
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+
+async def tell(client: aiohttp.ClientSession, body: object, **headers: str) -> Told:
+    """POST a chat request; a ``bytes`` body goes as it is. The status and the JSON answer."""
+    data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with client.post("/v1/chat/completions", data=BytesIO(data), headers=named) as response:
+        return response.status, await response.json()
+
+
+@asynccontextmanager
+async def visiting(house: SmallHouse, **headers: str) -> AsyncIterator[aiohttp.ClientSession]:
+    """A real server in front of ``house`` on a free port, and a client of it."""
+    async with (
+        serve_http(house, "127.0.0.1", 0) as url,
+        aiohttp.ClientSession(url, headers=headers) as client,
+    ):
+        yield client
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    """Run a scenario on the event loop that the server uses, for at most 20 s."""
+
+    async def limited() -> None:
+        async with asyncio.timeout(20):
+            await scenario
+
+    uvloop.run(limited())
+
+
+def question(**more: object) -> dict[str, object]:
+    """A plain chat request with more fields."""
+    return {"messages": [{"role": "user", "content": "The capital of France?"}], **more}

@@ -1,0 +1,210 @@
+"""Reading chat requests: what is understood, what is refused and how the refusal names it."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greenroom.actors.openai import KNOWN, ChatCall, read_chat
+from greenroom.runtime.errors import InvalidRequest
+from greenroom.runtime.records import ChatMessage, Sampling
+from tests.house import question
+
+
+def read(body: object, header: str | None = None) -> ChatCall:
+    data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    return read_chat(data, agent_header=header, namespace="space")
+
+
+def refused(body: object, header: str | None = None) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as info:
+        read(body, header)
+    return info.value
+
+
+def test_a_plain_request() -> None:
+    call = read(question())
+    assert call.turn.messages == (ChatMessage("user", "The capital of France?"),)
+    assert (call.turn.mode, call.turn.agent, call.turn.namespace) == ("chat", None, "space")
+    assert (call.turn.max_tokens, call.turn.stop, call.turn.sampling) == (None, (), Sampling())
+    assert (call.model, call.stream, call.include_usage) == (None, False, False)
+
+
+def test_every_option_arrives() -> None:
+    call = read(
+        question(
+            model="org/Smol",
+            max_completion_tokens=9,
+            stop=["a", "b"],
+            temperature=0.5,
+            top_p=0.9,
+            top_k=40,
+            min_p=0.05,
+            seed=-3,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert call.turn.sampling == Sampling(temperature=0.5, top_p=0.9, top_k=40, min_p=0.05, seed=-3)
+    assert (call.turn.max_tokens, call.turn.stop) == (9, ("a", "b"))
+    assert (call.model, call.stream, call.include_usage) == ("org/Smol", True, True)
+
+
+def test_roles_and_parts() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    messages = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": parts, "name": "bob"},
+        {"role": "assistant", "content": "ok", "refusal": None, "tool_calls": None},
+    ]
+    assert read({"messages": messages}).turn.messages == (
+        ChatMessage("system", "Be brief."),
+        ChatMessage("user", "ab", "bob"),
+        ChatMessage("assistant", "ok"),
+    )
+
+
+def test_who_is_speaking() -> None:
+    assert read(question(agent="bob", model="carol@smol"), "alice").turn.agent == "alice"
+    by_field = read(question(agent="bob", model="carol@smol"))
+    assert (by_field.turn.agent, by_field.model) == ("bob", "smol")
+    by_model = read(question(model="carol@home@org/Smol"))
+    assert (by_model.turn.agent, by_model.model) == ("carol@home", "org/Smol")
+    assert read(question(model="carol@")).model is None
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": None}, "messages"),
+        ({"messages": "hello"}, "messages"),
+        ({"messages": [{"content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+         "messages[0].content[0].type"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+         "messages[0].content[0].text"),
+        ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},
+         "messages[0].tool_calls"),
+        ({"model": 5}, "model"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": "many"}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"max_completion_tokens": -1}, "max_completion_tokens"),
+        ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": 2.1}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"min_p": -1}, "min_p"),
+        ({"top_k": -2}, "top_k"),
+        ({"seed": 1 << 63}, "seed"),
+        ({"stop": ""}, "stop"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": [1]}, "stop[0]"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"agent": "a/b"}, "agent"),
+        ({"agent": ""}, "agent"),
+        ({"model": "@smol"}, "model"),
+        ({"max_token": 5}, "max_token"),
+    ],
+)  # fmt: skip
+def test_a_bad_field_is_named(more: dict[str, object], param: str) -> None:
+    assert refused(question(**more)).param == param
+
+
+@pytest.mark.parametrize(
+    ("param", "value", "neutral"),
+    [
+        ("tools", [{"type": "function"}], []),
+        ("tool_choice", "required", "auto"),
+        ("functions", [{}], []),
+        ("response_format", {"type": "json_object"}, {"type": "text"}),
+        ("n", 2, 1),
+        ("logprobs", True, False),
+        ("top_logprobs", 3, 0),
+        ("logit_bias", {"5": 1}, {}),
+        ("presence_penalty", 0.1, 0),
+        ("frequency_penalty", 0.1, 0.0),
+        ("repetition_penalty", 1.1, 1),
+        ("modalities", ["audio"], ["text"]),
+        ("prediction", {}, None),
+        ("chat_template_kwargs", {"enable_thinking": False}, {}),
+    ],
+)
+def test_what_is_not_implemented_is_refused_by_name(
+    param: str, value: object, neutral: object
+) -> None:
+    error = refused(question(**{param: value}))
+    assert (error.param, error.code) == (param, "unsupported_parameter")
+    assert read(question(**{param: neutral})) == read(question())
+
+
+def test_harmless_parameters_and_nulls_change_nothing() -> None:
+    harmless = {"user": "u", "metadata": {"a": "b"}, "store": True, "prompt_cache_key": "k"}
+    nothing = dict.fromkeys(KNOWN - {"messages"})
+    assert read(question(**harmless)) == read(question(**nothing)) == read(question())
+
+
+def test_a_misspelt_parameter_is_told_its_neighbour() -> None:
+    assert "max_tokens" in str(refused(question(max_token=5)))
+
+
+def test_an_illegal_name_names_the_header() -> None:
+    assert refused(question(), "../etc").param == "X-Agent-Name"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"hello"',
+        b'{"messages": [{"role": "user", "content": "\xff"}]}',
+        b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'{"metadata": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"temperature": 1e999, "messages": []}',
+    ],
+)
+def test_a_body_that_is_not_a_request(body: bytes) -> None:
+    refused(body)
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text("aé1", max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "type", "text"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(KNOWN)), json_values, max_size=5))
+def test_any_json_is_read_or_refused(body: dict[str, Any]) -> None:
+    """Whatever the fields hold, the answer is a request or an ``InvalidRequest``."""
+    try:
+        call = read({"messages": [{"role": "user", "content": "x"}], **body})
+    except InvalidRequest as error:
+        assert error.code is not None
+    else:
+        assert call.turn.messages
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+    refused(body)
