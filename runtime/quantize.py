@@ -88,13 +88,28 @@ def rotation(dim: int) -> Floats:
     return np.kron(np.eye(dim // len(block), dtype=np.float32), block)
 
 
+def rotate(x: Floats, matrix: Floats) -> Floats:
+    """``x @ matrix`` for x (rows, width), in products that stay on the calling thread.
+
+    numpy's BLAS shares larger ones among threads that spin, seconds long on a busy machine.
+    """
+    rows, width = x.shape
+    step = max(1, 2**18 // width**2)  # OpenBLAS keeps m * n * k <= 2**18 on one thread
+    whole = rows - rows % step
+    turned = np.empty_like(x)
+    parts = (-1, step, width)
+    np.matmul(x[:whole].reshape(parts), matrix, out=turned[:whole].reshape(parts))
+    np.matmul(x[whole:], matrix, out=turned[whole:])
+    return turned
+
+
 def quantize(x: Floats, fmt: TensorFormat) -> Quantized:
     """Quantize ``x`` of shape (heads, rows, dim)."""
     heads, rows, dim = x.shape
     x = _padded(x, fmt)
     width = x.shape[2]
     if fmt.rotated:
-        x = np.matmul(x, rotation(width))
+        x = np.stack([rotate(head, rotation(width)) for head in x])
     codes = np.empty((heads, rows, width), np.uint8)
     groups = group_shape(dim)[0]
     shape = (heads, rows, groups) if fmt.axis == "token" else (heads, -(-rows // GROUP), width)
@@ -119,7 +134,7 @@ def dequantize_into(q: Quantized, fmt: TensorFormat, out: Array) -> None:
     step = 1 if fmt.axis == "token" else GROUP
     direct = out.dtype == np.float32 and not fmt.rotated and width == dim
     matrix = rotation(width) if fmt.rotated else None
-    work, turned = np.zeros((2, _BLOCK, width), np.float32)
+    work = np.zeros((_BLOCK, width), np.float32)
     scale, bias = q.scale.astype(np.float32), q.bias.astype(np.float32)
     for head in range(heads):
         codes = _unpack([plane[head] for plane in q.planes], q.rows, fmt)
@@ -133,7 +148,7 @@ def dequantize_into(q: Quantized, fmt: TensorFormat, out: Array) -> None:
             _scale(codes[start:stop], scale[head, at], bias[head, at], values, fmt.axis)
             if matrix is not None:
                 # The whole block, always: a product of fewer rows may differ in its last bits.
-                values = np.matmul(work, matrix, out=turned)
+                values = rotate(work, matrix)
             if not in_place:
                 _store(values[:keep, :dim], out[head, start : start + keep])
 
@@ -245,9 +260,12 @@ def _unpack(planes: Sequence[Bytes], rows: int, fmt: TensorFormat) -> Bytes:
         unpacked = np.empty((share * depth, plane.shape[1]), np.uint8)
         for part in range(share):
             target = unpacked[part * depth : (part + 1) * depth]
-            np.right_shift(plane, part * bits, out=target)
-            target &= mask
-            target <<= shift
+            if part == share - 1:  # nothing above it to mask away
+                np.right_shift(plane, part * bits, out=target)
+            else:
+                np.bitwise_and(plane >> (part * bits) if part else plane, mask, out=target)
+        if shift:
+            unpacked <<= shift
         shift += bits
         if codes is None:
             codes = unpacked[:rows]
