@@ -99,9 +99,7 @@ class Context(Generic[M]):
     ) -> Ref[N]:
         """Spawn a child, supervised by this actor and stopped with it. As ``System.spawn``."""
         self._check_alive()
-        props = Props.of(
-            factory, supervision, mailbox, passivate_after_s, time_to_live_s, identity
-        )
+        props = Props.of(factory, supervision, mailbox, passivate_after_s, time_to_live_s, identity)
         return Ref(self._cell.system.registry.spawn(name, props, self._cell))
 
     def spawn_or_get(
@@ -117,9 +115,7 @@ class Context(Generic[M]):
     ) -> Ref[N]:
         """The child of that name, spawned if need be. As ``System.spawn_or_get``."""
         self._check_alive()
-        props = Props.of(
-            factory, supervision, mailbox, passivate_after_s, time_to_live_s, identity
-        )
+        props = Props.of(factory, supervision, mailbox, passivate_after_s, time_to_live_s, identity)
         return Ref(self._cell.system.registry.spawn_or_get(name, props, self._cell))
 
     def watch(self, ref: Ref[Any]) -> None:
@@ -144,7 +140,7 @@ class Context(Generic[M]):
         timers.add(timer)
         return timer
 
-    def background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine beside the mailbox. It ends with the generation; its failure is the
         actor's failure."""
         if not self.alive:
@@ -154,7 +150,6 @@ class Context(Generic[M]):
         task = self._cell.system.loop.create_task(work)
         tasks.add(task)
         task.add_done_callback(self._background_done)
-        return task
 
     def stop(self) -> None:
         """Stop itself gracefully, once the messages queued so far have been handled."""

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from greenroom.runtime.errors import ChannelCancelled, ChannelClosed, ChannelFull
 
@@ -126,7 +126,7 @@ class Channel(Generic[E]):
         for callback in callbacks:
             callback()
 
-    def __aiter__(self) -> Channel[E]:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> E:
@@ -146,7 +146,7 @@ class Channel(Generic[E]):
         self._give_room()
         return event
 
-    async def __aenter__(self) -> Channel[E]:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

@@ -7,7 +7,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from greenroom.runtime.activation import stop_all
 from greenroom.runtime.actor import LOGGER, Actor
@@ -56,7 +56,7 @@ class System:
         self._shutdown_s = shutdown_s
         self._inbox: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
 
-    async def __aenter__(self) -> System:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -83,9 +83,7 @@ class System:
         Its ``on_start`` runs soon, before its first message. The other arguments are those of
         Props. Raises InvalidRequest (name), NameTaken, ActorStopped (shutting down).
         """
-        props = Props.of(
-            factory, supervision, mailbox, passivate_after_s, time_to_live_s, identity
-        )
+        props = Props.of(factory, supervision, mailbox, passivate_after_s, time_to_live_s, identity)
         return Ref(self.registry.spawn(name, props, None))
 
     def spawn_or_get(
@@ -103,9 +101,7 @@ class System:
 
         Raises NameTaken when it lives with another ``identity``, else as ``spawn``.
         """
-        props = Props.of(
-            factory, supervision, mailbox, passivate_after_s, time_to_live_s, identity
-        )
+        props = Props.of(factory, supervision, mailbox, passivate_after_s, time_to_live_s, identity)
         return Ref(self.registry.spawn_or_get(name, props, None))
 
     def get(self, path: str) -> Ref[Any] | None:

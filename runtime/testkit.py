@@ -2,7 +2,7 @@
 
 ``run(main, seed=…)`` runs a coroutine on a loop whose time is virtual (it jumps to the next timer
 when nothing is ready) and whose ready tasks run in an order drawn from the seed. A wait that
-nothing can end raises Deadlock instead of hanging.
+nothing can end raises DeadlockError instead of hanging.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 M = TypeVar("M")
 
 
-class Deadlock(Exception):
+class DeadlockError(Exception):
     """Nothing is ready, no timer is set and the test is not over: it would hang for ever."""
 
 
@@ -65,7 +65,7 @@ class DeterministicLoop(asyncio.BaseEventLoop):
     def before_step(self, timeout: float | None) -> None:
         """Called before every round of ready callbacks."""
         if timeout is None:
-            raise Deadlock(f"at {self._virtual_now:g} s nothing can happen any more")
+            raise DeadlockError(f"at {self._virtual_now:g} s nothing can happen any more")
         if timeout > 0:
             # A little more than asked: the sum may round to just below the timer's time.
             self._virtual_now += timeout + 1e-9
@@ -179,7 +179,7 @@ class Probe(Generic[M]):
 
     async def expect(self, kind: type[T]) -> T:
         """The next message, which must be a ``kind``. On a DeterministicLoop, one that never
-        comes raises Deadlock."""
+        comes raises DeadlockError."""
         while not self.received:
             self._waiter = asyncio.get_running_loop().create_future()
             try:

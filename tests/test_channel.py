@@ -83,6 +83,7 @@ def test_leaving_early_tells_the_producer_even_while_it_waits_for_room() -> None
         assert channel.cancelled
         with pytest.raises(ChannelCancelled):
             await blocked
+        with pytest.raises(ChannelCancelled):
             await channel.send(3)
         channel.on_cancel(lambda: told.append("late"))
         assert told == ["cancelled", "late"]

@@ -8,14 +8,30 @@ from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.names import MAX_NAME_LENGTH, validate_name
 
 
-@pytest.mark.parametrize("name", ["alice", "ns:Alice@host", "a.b-c_d+e~f", "Zoë", "爱丽丝", "हिन्दी", "7"])
+@pytest.mark.parametrize(
+    "name", ["alice", "ns:Alice@host", "a.b-c_d+e~f", "Zoë", "爱丽丝", "हिन्दी", "7"]
+)
 def test_accepts_letters_marks_digits_and_some_punctuation(name: str) -> None:
     assert validate_name(name) == unicodedata.normalize("NFC", name)
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "a/b", "a\\b", "a b", "a\n", "\x00", "a\u200bb", "\u0301a", "a\u202eb", "a*", "½"],
+    [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "a\\b",
+        "a b",
+        "a\n",
+        "\x00",
+        "a\u200bb",
+        "\u0301a",
+        "a\u202eb",
+        "a*",
+        "½",
+    ],
 )
 def test_refuses_and_names_the_parameter(name: str) -> None:
     with pytest.raises(InvalidRequest) as caught:

@@ -3,7 +3,6 @@ import threading
 from typing import Any
 
 import pytest
-from tests.troupe import Boom, Crash, Note, Notes, Stream, Work, Worker
 
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import (
@@ -14,8 +13,10 @@ from greenroom.runtime.errors import (
     MailboxFull,
 )
 from greenroom.runtime.mailbox import MailboxSpec
+from greenroom.runtime.ref import Ref
 from greenroom.runtime.system import System
 from greenroom.runtime.testkit import expect_dead_letters, run, settle
+from tests.troupe import BoomError, Crash, Note, Notes, Order, Stream, Work, Worker
 
 SEEDS = range(5)
 
@@ -146,15 +147,18 @@ def test_a_timeout_cancels_the_running_handler_and_the_actor_goes_on() -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_cancelled_ask_cancels_the_work_through_a_chain_of_actors(seed: int) -> None:
     class Middle(Worker):
-        async def handle(self, message: Any) -> object:
-            return await back.ask(message)
+        def __init__(self, back: Ref[Order]) -> None:
+            super().__init__()
+            self.back = back
+
+        async def work(self, label: str, seconds: float) -> str:
+            return await self.back.ask(Work(label, seconds))
 
     async def main() -> None:
-        nonlocal back
         trace: list[Any] = []
         async with System() as system:
             back = system.spawn("back", lambda: Worker(trace))
-            front = system.spawn("front", Middle)
+            front = system.spawn("front", lambda: Middle(back))
             asking = asyncio.create_task(front.ask(Work("deep", 60.0)))
             await asyncio.sleep(1.0)
             asking.cancel()
@@ -164,7 +168,6 @@ def test_a_cancelled_ask_cancels_the_work_through_a_chain_of_actors(seed: int) -
             assert trace == ["start", "deep cancelled"]
             assert await front.ask(Notes()) == []
 
-    back: Any = None
     run(main, seed=seed)
 
 
@@ -203,8 +206,8 @@ def test_an_error_reaches_the_asker_typed_or_wrapped() -> None:
             assert await ref.ask(Notes()) == [1]  # not a crash
             with pytest.raises(ActorFailed) as failed:
                 await ref.ask(Crash())
-            assert (failed.value.actor, failed.value.error) == ("a", "Boom")
-            assert isinstance(failed.value.__cause__, Boom)
+            assert (failed.value.actor, failed.value.error) == ("a", "BoomError")
+            assert isinstance(failed.value.__cause__, BoomError)
 
     run(main)
 

@@ -3,11 +3,11 @@ import gc
 from typing import Any
 
 import pytest
-from tests.troupe import Crash, Note, Notes, Work, Worker
 
 from greenroom.runtime.errors import ActorStopped, NameTaken
 from greenroom.runtime.system import System
 from greenroom.runtime.testkit import expect_dead_letters, run, settle
+from tests.troupe import Crash, Note, Notes, Work, Worker
 
 SEEDS = range(5)
 
@@ -124,9 +124,7 @@ def test_a_message_during_passivation_is_not_lost(seed: int) -> None:
     async def main() -> None:
         trace: list[Any] = []
         async with System() as system:
-            ref = system.spawn(
-                "a", lambda: Worker(trace, slow_stop_s=4.0), passivate_after_s=10.0
-            )
+            ref = system.spawn("a", lambda: Worker(trace, slow_stop_s=4.0), passivate_after_s=10.0)
             await asyncio.sleep(12.0)
             assert system.inspect().actors[0].state == "passivating"
             ref.tell(Note(1))
@@ -240,9 +238,9 @@ def test_timers_end_with_their_generation() -> None:
             await asyncio.sleep(3.0)
             ref.tell(Crash())
             await asyncio.sleep(3.0)
-            assert trace == ["given up: Boom"]
+            assert trace == ["given up: BoomError"]
             await asyncio.sleep(10.0)
-            assert trace == ["given up: Boom", 2]
+            assert trace == ["given up: BoomError", 2]
 
     run(main)
 
@@ -271,7 +269,7 @@ def test_background_work_ends_with_its_generation_and_fails_it() -> None:
             (info,) = system.inspect().actors
             assert (info.generation, info.last_error) == (3, "ValueError")
         assert trace == [
-            "given up: Boom",
+            "given up: BoomError",
             "1 cancelled",
             "2 ticked",
             "given up: ValueError",

@@ -3,13 +3,13 @@ import logging
 from typing import Any, ClassVar, Literal
 
 import pytest
-from tests.troupe import Crash, Note, Notes, Work, Worker
 
 from greenroom.runtime.errors import ActorFailed, ActorStopped, InvalidRequest, NameTaken
 from greenroom.runtime.message import Terminated
 from greenroom.runtime.props import Props
 from greenroom.runtime.system import System
 from greenroom.runtime.testkit import Probe, expect_dead_letters, run, settle
+from tests.troupe import Crash, Note, Notes, Work, Worker
 
 SEEDS = range(5)
 

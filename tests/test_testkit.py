@@ -3,17 +3,17 @@ import time
 from typing import Any
 
 import pytest
-from tests.troupe import Note, Notes, Work, Worker
 
 from greenroom.runtime.system import System
 from greenroom.runtime.testkit import (
-    Deadlock,
+    DeadlockError,
     Probe,
     VirtualClock,
     expect_dead_letters,
     run,
     settle,
 )
+from tests.troupe import Note, Notes, Work, Worker
 
 
 def schedule(seed: int | None) -> list[int]:
@@ -55,7 +55,7 @@ def test_a_wait_that_nothing_can_end_is_a_deadlock() -> None:
     async def main() -> None:
         await asyncio.get_running_loop().create_future()
 
-    with pytest.raises(Deadlock):
+    with pytest.raises(DeadlockError):
         run(main)
 
 

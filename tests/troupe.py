@@ -9,7 +9,7 @@ from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.message import Message, Request, Terminated
 
 
-class Boom(Exception):
+class BoomError(Exception):
     """A crash."""
 
 
@@ -71,7 +71,7 @@ class Worker(Actor[Order]):
                 return await self.work(label, seconds)
             case Crash(refuse, seconds):
                 await asyncio.sleep(seconds)
-                raise InvalidRequest("refused", param="refuse") if refuse else Boom
+                raise InvalidRequest("refused", param="refuse") if refuse else BoomError
             case Stream(reply):
                 await self.stream(reply)
             case Terminated():
