@@ -41,7 +41,8 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     ``start`` is the absolute position of the first token; ``start`` below the parent's end means
     that the child continues from a cut of the parent. ``transcript_base`` is how many messages of
     the parent's transcript still hold, ``messages`` what this segment adds. ``fingerprint`` names
-    the model, ``codec`` the name and version of the payload's codec, ``num_bytes`` the size of the
+    the model, ``codec`` the name and version of the payload's codec, ``text`` the exact text that
+    the tokens stand for in a rendered prompt, ``num_bytes`` the size of the
     payload, ``created`` is in seconds since the epoch.
     """
 
@@ -49,6 +50,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     parent: str | None
     start: int
     token_bytes: bytes
+    text: str
     kind: Kind
     transcript_base: int
     messages: tuple[Message, ...]
@@ -93,6 +95,7 @@ def make_segment(
     parent: str | None,
     start: int,
     tokens: Sequence[int] | Tokens,
+    text: str = "",
     kind: Kind,
     namespace: str,
     fingerprint: str,
@@ -116,6 +119,7 @@ def make_segment(
         parent=parent,
         start=start,
         token_bytes=token_bytes,
+        text=text,
         kind=kind,
         transcript_base=transcript_base,
         messages=tuple(messages),

@@ -13,3 +13,9 @@ from greenroom.runtime.layers import load_settings
 def default_model_path() -> Path:
     """The folder of the model that every machine can run, GPU or not."""
     return ensure_model(load_catalog().default("cpu"), load_settings().settings.models_path)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """Async tests (``pytest.mark.anyio``) run on the event loop that greenroom runs on."""
+    return "asyncio", {"use_uvloop": True}

@@ -1,0 +1,77 @@
+"""The decoding rows: mlx-lm's ``GenerationBatch``, joined and left in mid-decode."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.generate import GenerationBatch, StopSequences
+
+from greenroom.runtime.job import Job
+from greenroom.runtime.records import FinishReason
+from greenroom.runtime.sampling import Sampler, greedy
+
+
+class Row:
+    """What one row gave in one step; ``cache`` is its per-sequence cache once it has finished."""
+
+    __slots__ = ("cache", "reason", "token", "uid")
+
+    def __init__(
+        self, uid: int, token: int, reason: FinishReason | None, cache: list[Any] | None
+    ) -> None:
+        self.uid = uid
+        self.token = token
+        self.reason = reason
+        self.cache = cache
+
+
+class DecodeBatch:
+    """Rows that decode together, one token each a step.
+
+    A row's cache holds every token it has emitted: the step that emits a token has computed its K
+    and V already, since the loop runs one token ahead.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._batch = GenerationBatch.empty(model, greedy)
+
+    def __len__(self) -> int:
+        return len(self._batch)
+
+    def join(
+        self, uid: int, job: Job, first_token: int, cache: list[Any], sampler: Sampler
+    ) -> None:
+        """Add a prefilled sequence whose ``first_token`` was sampled already; it owns ``cache`` now."""
+        row = GenerationBatch(
+            model=self._model,
+            uids=[uid],
+            inputs=mx.array([first_token], dtype=mx.uint32),
+            prompt_cache=[type(c).merge([c]) for c in cache],
+            tokens=[[]],
+            samplers=[sampler],
+            fallback_sampler=greedy,
+            logits_processors=[[]],
+            stop_sequences=[StopSequences([(t,) for t in job.stop_tokens])],
+            max_tokens=[job.max_tokens - 1],
+        )
+        if len(self._batch):
+            self._batch.extend(row)
+        else:
+            self._batch = row
+
+    def step(self) -> list[Row]:
+        """One token for every row; rows that finish leave the batch and bring their cache out."""
+        return [Row(r.uid, r.token, r.finish_reason, r.prompt_cache) for r in self._batch.next()]
+
+    def leave(self, uid: int) -> list[Any]:
+        """Take a row out before its end; returns its per-sequence cache, all emitted tokens in it."""
+        index = self._batch.uids.index(uid)
+        cache: list[Any] = self._batch.extract_cache(index)
+        self.drop([uid])
+        return cache
+
+    def drop(self, uids: Sequence[int]) -> None:
+        """Take rows out and forget them."""
+        self._batch.filter([i for i, u in enumerate(self._batch.uids) if u not in uids])

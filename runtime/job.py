@@ -1,0 +1,85 @@
+"""A turn as the stage sees it: token ids and encoded bytes in, token ids and encoded bytes out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from greenroom.runtime.codec import Payload
+from greenroom.runtime.records import FinishReason, Sampling
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """The first ``used`` tokens of one encoded segment."""
+
+    payload: Payload
+    used: int
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn for the stage.
+
+    ``tokens`` is the whole prompt; the ``pieces`` cover its first tokens, in order. At the end the
+    tokens from ``encode_from`` on are encoded, cut at each of ``boundaries`` (absolute positions,
+    ascending, the prompt's end last). At least one token of the prompt is always computed, since
+    the first answer token is sampled from its logits. ``sampling`` has every default filled in.
+    """
+
+    tokens: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+    encode_from: int
+    boundaries: tuple[int, ...]
+    max_tokens: int
+    stop_tokens: tuple[int, ...]
+    sampling: Sampling
+
+
+class Encoded(msgspec.Struct, frozen=True):
+    """The positions ``[start, stop)`` of a sequence, encoded."""
+
+    start: int
+    stop: int
+    payload: Payload
+
+
+class JobTimes(msgspec.Struct, frozen=True):
+    """Seconds on the stage's clock: when each thing happened, and how long restoring took."""
+
+    admitted: float
+    restore_s: float
+    first_token: float
+    last_token: float
+
+
+class JobStarted(msgspec.Struct, frozen=True, tag=True):
+    """The stage has admitted the job; ``cached_tokens`` of its prompt need no forward pass."""
+
+    cached_tokens: int
+
+
+class JobTokens(msgspec.Struct, frozen=True, tag=True):
+    """Newly sampled token ids, the end token included."""
+
+    tokens: tuple[int, ...]
+
+
+class JobEnded(msgspec.Struct, frozen=True, tag=True):
+    """No more tokens come; the stage holds the floats until it is told how many to remember."""
+
+    reason: FinishReason
+
+
+class JobDone(msgspec.Struct, frozen=True, tag=True):
+    """The job is off the stage. ``segments`` tile the positions from ``encode_from`` on.
+
+    They may end before the last sampled token: a token whose K and V were never computed (the only
+    token of a one-token answer) is not remembered.
+    """
+
+    segments: tuple[Encoded, ...]
+    times: JobTimes
+
+
+JobEvent = JobStarted | JobTokens | JobEnded | JobDone
+Emit = Callable[[int, JobEvent], Any]
+"""Called on the MLX thread with a job's uid and what happened to it."""

@@ -1,0 +1,99 @@
+"""What the stage does next: a pure function from who is there to how many tokens each gets.
+
+The unit is one step of the stage: at most one prefill chunk, and one decode step for every
+sequence that decodes. A decode step is a plan of one token, a chunk a plan of many, as in vLLM's
+``num_scheduled_tokens``. Nothing here knows MLX, time or threads.
+"""
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Literal
+
+import msgspec
+
+GRAIN = 16
+"""Adaptive chunks are multiples of this many tokens: the learned speed is not finer than that."""
+
+
+class Phase(Enum):
+    """Where a sequence is on its way over the stage; one that has ended only waits to be encoded."""
+
+    WAITING = "waiting"
+    PREFILL = "prefill"
+    DECODE = "decode"
+    ENDED = "ended"
+
+
+class SequenceView(msgspec.Struct, frozen=True):
+    """All that planning needs to know of a sequence.
+
+    ``remaining`` prompt tokens still need a forward pass. ``order`` grows with arrival;
+    ``last_planned`` is the number of the step that last gave it a chunk.
+    """
+
+    uid: int
+    phase: Phase
+    remaining: int
+    order: int
+    last_planned: int = -1
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """The limits of one step.
+
+    ``max_batch_size`` sequences on stage at most. ``chunk_tokens`` is the largest chunk, used when
+    nobody decodes. While somebody does, ``schedule`` "adaptive" gives a chunk only as many tokens
+    as ``prefill_tokens_per_s`` (as measured) fits into ``max_decode_gap_s``; "fixed" always cuts
+    at ``chunk_tokens``, so that equal prompts are computed in equal pieces.
+    """
+
+    max_batch_size: int
+    chunk_tokens: int
+    schedule: Literal["adaptive", "fixed"]
+    max_decode_gap_s: float
+    prefill_tokens_per_s: float
+
+
+class StepPlan(msgspec.Struct, frozen=True):
+    """Tokens per sequence: ``prefill`` one (uid, tokens) or none, ``decode`` one token for each."""
+
+    prefill: tuple[int, int] | None
+    decode: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> dict[int, int]:
+        """The plan as one mapping from uid to tokens."""
+        chunk = dict([self.prefill]) if self.prefill else {}
+        return dict.fromkeys(self.decode, 1) | chunk
+
+
+def plan(sequences: Sequence[SequenceView], budget: Budget) -> StepPlan:
+    """Decide one step.
+
+    Everybody who decodes gets a token. Of those who prefill (and those who wait, while there is
+    room on stage) the one served longest ago gets a chunk, so prefilling agents alternate and
+    nobody starves.
+    """
+    decode = tuple(s.uid for s in sequences if s.phase is Phase.DECODE)
+    on_stage = [s for s in sequences if s.phase in (Phase.PREFILL, Phase.DECODE)]
+    room = max(0, budget.max_batch_size - len(on_stage))
+    waiting = sorted((s for s in sequences if s.phase is Phase.WAITING), key=lambda s: s.order)
+    candidates = [s for s in on_stage if s.phase is Phase.PREFILL] + waiting[:room]
+    if not candidates:
+        return StepPlan(prefill=None, decode=decode)
+    chosen = min(candidates, key=lambda s: (s.last_planned, s.order))
+    tokens = chunk(chosen.remaining, budget, decoding=bool(decode))
+    return StepPlan(prefill=(chosen.uid, tokens), decode=decode)
+
+
+def chunk(remaining: int, budget: Budget, *, decoding: bool) -> int:
+    """How many of ``remaining`` prompt tokens the next chunk takes: at least 1, all at most."""
+    limit = budget.chunk_tokens
+    if budget.schedule == "fixed":
+        return min(remaining, limit)
+    if decoding:
+        fits = int(budget.prefill_tokens_per_s * budget.max_decode_gap_s) // GRAIN * GRAIN
+        limit = max(GRAIN, min(limit, fits))
+    # Equal pieces: a short last chunk would cost a whole pass for a few tokens.
+    pieces = -(-remaining // limit)
+    return -(-remaining // pieces)

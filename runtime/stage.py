@@ -1,0 +1,247 @@
+"""The stage: the sequences that the model works on now. Lives on the thread that owns MLX."""
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Any, Literal, cast
+
+import mlx.core as mx
+import mlx.nn as nn
+import msgspec
+
+from greenroom.runtime.batch import DecodeBatch, Row
+from greenroom.runtime.cache import restore, slice_states
+from greenroom.runtime.codec import Codec, Payload, encode
+from greenroom.runtime.job import (
+    Emit,
+    Encoded,
+    Job,
+    JobDone,
+    JobEnded,
+    JobStarted,
+    JobTimes,
+    JobTokens,
+    Piece,
+)
+from greenroom.runtime.pace import Pace, StageCounters
+from greenroom.runtime.plan import Budget, Phase, SequenceView, StepPlan, plan
+from greenroom.runtime.records import FinishReason
+from greenroom.runtime.sampling import Sampler, make_sampler
+from greenroom.runtime.spec import CacheSpec
+
+
+class StageLimits(msgspec.Struct, frozen=True):
+    """The part of the settings that shapes a step; see ``Budget``."""
+
+    max_batch_size: int
+    chunk_tokens: int
+    schedule: Literal["adaptive", "fixed"]
+    max_decode_gap_s: float
+
+
+class _Sequence:
+    """One job on its way over the stage."""
+
+    def __init__(self, job: Job, order: int) -> None:
+        self.job = job
+        self.order = order
+        self.phase = Phase.WAITING
+        self.planned = -1
+        self.sampler: Sampler = make_sampler(job.sampling)
+        self.cache: list[Any] = []
+        self.computed = min(sum(p.used for p in job.pieces), len(job.tokens) - 1)
+        self.emitted = 0
+        self.kept = 0  # sampled tokens whose K and V are in ``cache``
+        self.admitted_at = self.restore_s = self.first_at = self.last_at = 0.0
+
+
+class Stage:
+    """Interleaved chunked prefill and batched decode: plan, run, apply.
+
+    Every method is called on the thread that owns MLX. ``emit`` gets each job's events in order:
+    ``JobStarted``, ``JobTokens`` …, ``JobEnded`` (unless ``finish`` came first), and ``JobDone``
+    once ``finish`` was called; nothing after a ``cancel``. ``pool`` helps to decode segments.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: CacheSpec,
+        codec: Codec,
+        limits: StageLimits,
+        emit: Emit,
+        pool: Executor | None = None,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._model = model
+        self._spec = spec
+        self._codec = codec
+        self._limits = limits
+        self._emit = emit
+        self._pool = pool
+        self._now = now
+        self._sequences: dict[int, _Sequence] = {}
+        self._batch = DecodeBatch(model)
+        self._pace = Pace()
+        self._order = 0
+        self._last_decode: float | None = None
+        self.counters = StageCounters()
+
+    @property
+    def idle(self) -> bool:
+        """Whether a step would do nothing."""
+        return all(s.phase is Phase.ENDED for s in self._sequences.values())
+
+    def caches(self, uid: int) -> list[Any]:
+        """The live caches of a job that is being prefilled, to look at."""
+        return self._sequences[uid].cache
+
+    def submit(self, uid: int, job: Job) -> None:
+        """Queue a job; it starts when there is room on stage."""
+        self._sequences[uid] = _Sequence(job, self._order)
+        self._order += 1
+        self.counters.jobs += 1
+
+    def cancel(self, uid: int) -> None:
+        """Take a job off the stage at once and forget it; unknown and finished jobs are ignored."""
+        sequence = self._sequences.pop(uid, None)
+        if sequence is None:
+            return
+        self.counters.cancelled += 1
+        if sequence.phase is Phase.DECODE:
+            self._batch.drop([uid])
+
+    def finish(self, uid: int, keep: int) -> None:
+        """Encode a job that has ended, remembering its first ``keep`` sampled tokens.
+
+        One that still decodes is ended here: its text was found to be complete (a stop string).
+        A job that has been cancelled is ignored.
+        """
+        s = self._sequences.get(uid)
+        if s is None or s.phase not in (Phase.DECODE, Phase.ENDED):
+            return
+        if s.phase is Phase.DECODE:
+            s.cache, s.kept = self._batch.leave(uid), s.emitted
+        self._encode(uid, s, min(keep, s.kept))
+
+    def step(self) -> None:
+        """One step: a token for everybody who decodes, and at most one prefill chunk.
+
+        The chunk comes last, so that a first token goes out as soon as it is there.
+        """
+        todo = plan([self._view(uid, s) for uid, s in self._sequences.items()], self._budget())
+        if todo.decode:
+            self._decode(todo)
+        if todo.prefill is not None:
+            self._prefill(*todo.prefill)
+        self.counters.steps += 1
+
+    def _view(self, uid: int, s: _Sequence) -> SequenceView:
+        return SequenceView(uid, s.phase, len(s.job.tokens) - s.computed, s.order, s.planned)
+
+    def _budget(self) -> Budget:
+        return Budget(
+            max_batch_size=self._limits.max_batch_size,
+            chunk_tokens=self._limits.chunk_tokens,
+            schedule=self._limits.schedule,
+            max_decode_gap_s=self._limits.max_decode_gap_s,
+            prefill_tokens_per_s=self._pace.prefill_tokens_per_s,
+        )
+
+    def _admit(self, uid: int, s: _Sequence) -> None:
+        s.admitted_at = self._now()
+        self._emit(uid, JobStarted(cached_tokens=s.computed))
+        pieces = _cut(s.job.pieces, s.computed)
+        s.cache = restore(self._spec, pieces, len(s.job.tokens) - s.computed, self._pool)
+        s.restore_s = self._now() - s.admitted_at
+        self.counters.restored_tokens += s.computed
+        s.phase = Phase.PREFILL
+
+    def _prefill(self, uid: int, num_tokens: int) -> None:
+        s = self._sequences[uid]
+        if s.phase is Phase.WAITING:
+            self._admit(uid, s)
+        started = self._now()
+        stop = s.computed + num_tokens
+        tokens = mx.array(s.job.tokens[s.computed : stop], dtype=mx.uint32)[None]
+        logits = self._model(tokens, cache=s.cache)
+        states = [c.state for c in s.cache]
+        s.computed = stop
+        s.planned = self.counters.steps
+        self.counters.prefill_chunks += 1
+        self.counters.prefill_tokens += num_tokens
+        if stop < len(s.job.tokens):
+            mx.eval(states)
+        else:
+            logits = logits[:, -1, :]
+            first = s.sampler(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+            mx.eval(first, states)
+            self._first_token(uid, s, cast("int", first.item()))
+        self._pace.prefilled(num_tokens, self._now() - started)
+
+    def _first_token(self, uid: int, s: _Sequence, token: int) -> None:
+        s.first_at = s.last_at = self._now()
+        s.emitted = 1
+        self._emit(uid, JobTokens(tokens=(token,)))
+        if token in s.job.stop_tokens:
+            self._end(uid, s, "stop")
+        elif s.job.max_tokens == 1:
+            self._end(uid, s, "length")
+        else:
+            self._batch.join(uid, s.job, token, s.cache, s.sampler)
+            s.cache = []
+            s.phase = Phase.DECODE
+
+    def _decode(self, todo: StepPlan) -> None:
+        started = self._now()
+        rows = self._batch.step()
+        ended = self._now()
+        if todo.prefill is None:
+            self._pace.decoded(ended - started)
+        if self._last_decode is not None:
+            self.counters.max_decode_gap_s = max(
+                self.counters.max_decode_gap_s, ended - self._last_decode
+            )
+        self._last_decode = ended
+        self.counters.decode_steps += 1
+        self.counters.decode_rows += len(rows)
+        for row in rows:
+            self._apply(row, ended)
+        if not len(self._batch):
+            self._last_decode = None
+
+    def _apply(self, row: Row, now: float) -> None:
+        s = self._sequences[row.uid]
+        s.emitted += 1
+        s.last_at = now
+        self._emit(row.uid, JobTokens(tokens=(row.token,)))
+        if row.reason is not None and row.cache is not None:
+            s.cache, s.kept = row.cache, s.emitted
+            self._end(row.uid, s, row.reason)
+
+    def _end(self, uid: int, s: _Sequence, reason: FinishReason) -> None:
+        s.phase = Phase.ENDED
+        self._emit(uid, JobEnded(reason=reason))
+
+    def _encode(self, uid: int, s: _Sequence, keep: int) -> None:
+        """Encode what is new, cut at its boundaries, and let go of the floats."""
+        cuts = sorted({s.job.encode_from, *s.job.boundaries, len(s.job.tokens) + keep})
+        segments = tuple(
+            Encoded(a, b, encode(self._codec, self._spec, slice_states(s.cache, a, b)))
+            for a, b in itertools.pairwise(cuts)
+        )
+        del self._sequences[uid]
+        times = JobTimes(s.admitted_at, s.restore_s, s.first_at, s.last_at)
+        self._emit(uid, JobDone(segments=segments, times=times))
+
+
+def _cut(pieces: Sequence[Piece], total: int) -> list[tuple[Payload, int]]:
+    """The pieces, the last ones shortened so that ``total`` tokens remain."""
+    kept: list[tuple[Payload, int]] = []
+    for piece in pieces:
+        if total <= 0:
+            break
+        kept.append((piece.payload, min(piece.used, total)))
+        total -= piece.used
+    return kept

@@ -1,0 +1,194 @@
+"""Between text and token ids: rendering, tokenizing, detokenizing. Safe off the MLX thread."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from jinja2 import TemplateError
+from mlx_lm.generate import TextStateMachine
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from greenroom.runtime.errors import InvalidRequest
+from greenroom.runtime.records import ChatMessage
+
+
+class Remembered(msgspec.Struct, frozen=True):
+    """A run of remembered tokens and the exact text that they stand for in a rendered prompt."""
+
+    text: str
+    tokens: tuple[int, ...]
+
+
+class Text:
+    """One model's chat template and tokenizer.
+
+    The template is the model's own; see Hugging Face's "Chat templates" for what it may contain.
+    """
+
+    def __init__(self, tokenizer: TokenizerWrapper) -> None:
+        self._tokenizer: Any = tokenizer
+        self.stop_tokens: tuple[int, ...] = tuple(sorted(tokenizer.eos_token_ids))
+        self._specials = tuple(str(t) for t in self._tokenizer.get_added_vocab())
+
+    def render(self, messages: Sequence[ChatMessage], *, generate: bool = True) -> str:
+        """The prompt for ``messages``; with ``generate`` it ends where the answer begins.
+
+        Raises InvalidRequest (``messages``) where the template refuses, as some do for roles that
+        do not alternate.
+        """
+        plain = [{"role": m.role, "content": m.content} for m in messages]
+        try:
+            text = self._tokenizer.apply_chat_template(
+                plain, tokenize=False, add_generation_prompt=generate
+            )
+        except TemplateError as error:
+            raise InvalidRequest(
+                f"this model's chat template refuses these messages: {error}",
+                param="messages",
+                code="template_refused",
+            ) from error
+        return str(text)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of rendered text; special tokens are recognised, none is added."""
+        return (
+            tuple(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
+            if text
+            else ()
+        )
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of ``tokens``, special tokens included."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False))
+
+    def system_end(self, messages: Sequence[ChatMessage], rendered: str) -> int:
+        """How many characters of ``rendered`` come before anything that a user said.
+
+        0 where the template leaves no place to cut: a cut is made only before a special token,
+        since the tokenizer never merges across one.
+        """
+        system = [m for m in messages[:1] if m.role == "system"]
+        try:
+            probes = [self.render([*system, ChatMessage("user", c)]) for c in ("a", "b")]
+        except InvalidRequest:
+            return 0
+        shared = _common(rendered, *probes)
+        return max((rendered.rfind(s, 0, shared) for s in self._specials), default=0)
+
+    def tokenize(self, rendered: str, chain: Sequence[Remembered], system_end: int) -> "Prompt":
+        """Token ids of ``rendered``, with the remembered ids for every part that is remembered.
+
+        An answer may tokenize differently from how it was sampled: the sampled ids are kept, and
+        only what follows the last piece whose text still stands is tokenized.
+        """
+        spans: list[Remembered] = []
+        at = 0
+        for piece in chain:
+            if not rendered.startswith(piece.text, at):
+                break
+            spans.append(piece)
+            at += len(piece.text)
+        if at < system_end:
+            spans.append(self._span(rendered[at:system_end]))
+            num_system = sum(len(s.tokens) for s in spans)
+        else:
+            num_system = 0
+        if rendered[max(at, system_end) :]:
+            spans.append(self._span(rendered[max(at, system_end) :]))
+        return Prompt(tuple(t for s in spans for t in s.tokens), num_system, tuple(spans))
+
+    def _span(self, text: str) -> Remembered:
+        return Remembered(text, self.encode(text))
+
+    def slices(self, prompt: "Prompt", cuts: Sequence[int]) -> tuple[str, ...]:
+        """The rendered text between each two neighbouring token positions in ``cuts``."""
+        whole = "".join(s.text for s in prompt.spans)
+        offsets = [self._offset(prompt, c) for c in cuts]
+        return tuple(whole[a:b] for a, b in zip(offsets, offsets[1:], strict=False))
+
+    def _offset(self, prompt: "Prompt", position: int) -> int:
+        characters = 0
+        for span in prompt.spans:
+            if position < len(span.tokens):
+                return characters + len(self.decode(span.tokens[:position]))
+            characters += len(span.text)
+            position -= len(span.tokens)
+        return characters
+
+    def kept(self, tokens: Sequence[int], visible: str) -> tuple[int, str]:
+        """How many of the sampled ``tokens`` lie wholly within the ``visible`` answer, and their text.
+
+        An end token is no text, and counts as within when everything before it is.
+        """
+        for keep in range(len(tokens), 0, -1):
+            text = self.decode(tokens[:keep])
+            if visible.startswith(text):
+                return keep, text
+            if tokens[keep - 1] in self.stop_tokens and visible == self.decode(tokens[: keep - 1]):
+                return keep, text
+        return 0, ""
+
+    def reader(self, stop: Sequence[str]) -> "Reader":
+        """A reader for one answer."""
+        return Reader(self._tokenizer.detokenizer, frozenset(self.stop_tokens), stop)
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """A tokenized prompt, and the ``spans`` of text that were tokenized each on its own.
+
+    ``system_end`` tokens come before anything a user said; 0 if they are remembered or unknown.
+    """
+
+    tokens: tuple[int, ...]
+    system_end: int
+    spans: tuple[Remembered, ...]
+
+
+class Reader:
+    """Turns one answer's token ids into text: never half a character, never past a stop string.
+
+    Text that may be the beginning of a stop string is held back until it is known not to be.
+    """
+
+    def __init__(self, detokenizer: Any, end_tokens: frozenset[int], stop: Sequence[str]) -> None:
+        self._detokenizer = detokenizer
+        self._end_tokens = end_tokens
+        self._state = TextStateMachine({"normal": [(s, None) for s in stop]}).make_state()
+        self.text = ""
+        self.stopped = False
+
+    def read(self, tokens: Sequence[int]) -> str:
+        """The new text that ``tokens`` bring; sets ``stopped`` where a stop string has ended it."""
+        for token in tokens:
+            if token not in self._end_tokens:
+                self._detokenizer.add_token(token)
+        return self._match(self._detokenizer.last_segment)
+
+    def end(self) -> str:
+        """What was held back, once no more tokens come."""
+        if self.stopped:
+            return ""
+        self._detokenizer.finalize()
+        new = self._match(self._detokenizer.last_segment)
+        if not self.stopped:
+            _, held, _ = TextStateMachine.flush(self._state)
+            new += str(held)
+            self.text += str(held)
+        return new
+
+    def _match(self, segment: str) -> str:
+        if self.stopped or not segment:
+            return ""
+        self._state, new, name = TextStateMachine.step(self._state, segment)
+        self.stopped = name is None
+        self.text += new
+        return str(new)
+
+
+def _common(first: str, *others: str) -> int:
+    """Length of the longest common prefix."""
+    length = min(len(first), *(len(o) for o in others))
+    for i in range(length):
+        if any(o[i] != first[i] for o in others):
+            return i
+    return length

@@ -1,0 +1,110 @@
+"""The planner: properties that hold for every stage and every budget."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greenroom.runtime.plan import GRAIN, Budget, Phase, SequenceView, chunk, plan
+
+budgets = st.builds(
+    Budget,
+    max_batch_size=st.integers(1, 4),
+    chunk_tokens=st.integers(1, 2048),
+    schedule=st.sampled_from(["adaptive", "fixed"]),
+    max_decode_gap_s=st.floats(0.001, 2.0),
+    prefill_tokens_per_s=st.floats(1.0, 1e5),
+)
+
+
+@st.composite
+def stages(draw: st.DrawFn) -> list[SequenceView]:
+    phases = draw(st.lists(st.sampled_from(list(Phase)), max_size=8))
+    return [
+        SequenceView(
+            uid=i,
+            phase=phase,
+            remaining=draw(st.integers(1, 8192)) if phase in (Phase.WAITING, Phase.PREFILL) else 0,
+            order=i,
+            last_planned=draw(st.integers(0, 50)) if phase is Phase.PREFILL else -1,
+        )
+        for i, phase in enumerate(phases)
+    ]
+
+
+@given(stages(), budgets)
+def test_every_decoding_sequence_gets_its_token_and_one_at_most_a_chunk(
+    sequences: list[SequenceView], budget: Budget
+) -> None:
+    step = plan(sequences, budget)
+    assert set(step.decode) == {s.uid for s in sequences if s.phase is Phase.DECODE}
+    if step.prefill is not None:
+        uid, tokens = step.prefill
+        chosen = sequences[uid]
+        assert chosen.phase in (Phase.WAITING, Phase.PREFILL)
+        assert 1 <= tokens <= min(chosen.remaining, max(budget.chunk_tokens, GRAIN))
+        assert step.num_tokens[uid] == tokens
+
+
+@given(stages(), budgets)
+def test_work_is_done_whenever_there_is_room(sequences: list[SequenceView], budget: Budget) -> None:
+    on_stage = [s for s in sequences if s.phase in (Phase.PREFILL, Phase.DECODE)]
+    prefilling = any(s.phase is Phase.PREFILL for s in on_stage)
+    waiting = any(s.phase is Phase.WAITING for s in sequences)
+    has_chunk = plan(sequences, budget).prefill is not None
+    assert has_chunk == (prefilling or (waiting and len(on_stage) < budget.max_batch_size))
+
+
+@given(stages(), budgets)
+def test_nobody_joins_a_full_stage(sequences: list[SequenceView], budget: Budget) -> None:
+    step = plan(sequences, budget)
+    on_stage = [s for s in sequences if s.phase in (Phase.PREFILL, Phase.DECODE)]
+    if step.prefill is not None and sequences[step.prefill[0]].phase is Phase.WAITING:
+        assert len(on_stage) < budget.max_batch_size
+
+
+@given(st.integers(1, 10_000), budgets, st.booleans())
+def test_chunks_add_up_to_the_prompt(remaining: int, budget: Budget, decoding: bool) -> None:
+    pieces = []
+    while remaining:
+        pieces.append(chunk(remaining, budget, decoding=decoding))
+        assert pieces[-1] >= 1
+        remaining -= pieces[-1]
+        assert remaining >= 0
+    if budget.schedule == "adaptive":
+        assert max(pieces) - min(pieces) <= 1, "pieces of one prompt are equal"
+
+
+@given(budgets)
+def test_the_gap_bounds_a_chunk_only_while_somebody_decodes(budget: Budget) -> None:
+    alone = chunk(100_000, budget, decoding=False)
+    beside = chunk(100_000, budget, decoding=True)
+    assert beside <= max(alone, GRAIN)
+    if budget.schedule == "adaptive" and beside > GRAIN:
+        assert beside <= budget.prefill_tokens_per_s * budget.max_decode_gap_s
+
+
+@given(st.lists(st.integers(1, 3000), min_size=1, max_size=6), budgets)
+def test_two_that_prefill_alternate_and_all_come_to_an_end(
+    prompts: list[int], budget: Budget
+) -> None:
+    left = dict(enumerate(prompts))
+    phases = dict.fromkeys(left, Phase.WAITING)
+    served = dict.fromkeys(left, -1)
+    history = []
+    step_number = 0
+    while left:
+        views = [
+            SequenceView(uid, phases[uid], left[uid], uid, served[uid]) for uid in sorted(left)
+        ]
+        prefill = plan(views, budget).prefill
+        assert prefill is not None, "somebody starves"
+        uid, tokens = prefill
+        others = [u for u in left if phases[u] is Phase.PREFILL and u != uid]
+        if history and others:
+            assert history[-1] != uid, "one agent takes two chunks in a row past another"
+        phases[uid] = Phase.PREFILL
+        served[uid] = step_number
+        history.append(uid)
+        left[uid] -= tokens
+        if not left[uid]:
+            del left[uid]  # it leaves the stage at once: only prefill is looked at here
+        step_number += 1

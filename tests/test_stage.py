@@ -1,0 +1,215 @@
+"""The stage on a tiny random model: exact tokens whatever happens around them."""
+
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlx_lm.models.cache import KVCache
+
+from greenroom.runtime.cache import restore
+from greenroom.runtime.codec import DEFAULT_CODEC, decode
+from greenroom.runtime.job import JobDone, JobStarted
+from greenroom.runtime.records import Sampling
+from tests.tiny import StageRig, alone, prompt, tiny_llama, token
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_llama()
+
+
+@pytest.fixture(scope="module")
+def answers(model: Any) -> list[list[int]]:
+    """What each of a few prompts is answered alone, by the plainest means."""
+    rig = StageRig(model)  # wraps the head; the reference uses the same model
+    assert rig.stage.idle
+    return [alone(model, prompt(length, salt), 40) for salt, length in enumerate(LENGTHS)]
+
+
+LENGTHS = (5, 16, 33, 50, 1)
+
+
+@pytest.mark.parametrize("number", range(len(LENGTHS)))
+def test_alone_it_gives_the_models_own_answer(
+    model: Any, answers: list[list[int]], number: int
+) -> None:
+    rig = StageRig(model)
+    rig.submit(1, prompt(LENGTHS[number], number), 40)
+    rig.run()
+    assert rig.tokens(1) == answers[number]
+    assert rig.reason(1) == "length"
+
+
+def test_one_that_joins_in_mid_decode_changes_nothing(model: Any, answers: list[list[int]]) -> None:
+    rig = StageRig(model)
+    rig.submit(0, prompt(LENGTHS[0], 0), 40)
+    while len(rig.tokens(0)) < 10:
+        rig.stage.step()
+    rig.submit(3, prompt(LENGTHS[3], 3), 40)
+    rig.run()
+    assert rig.tokens(0) == answers[0]
+    assert rig.tokens(3) == answers[3]
+    assert rig.stage.counters.mean_batch > 1.4
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    arrivals=st.lists(
+        st.tuples(
+            st.integers(0, len(LENGTHS) - 1),  # which prompt
+            st.integers(0, 12),  # steps before it arrives
+            st.integers(1, 40),  # max_tokens
+            st.none() | st.integers(0, 15),  # cancelled after so many steps
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    max_batch_size=st.sampled_from([1, 2, 4]),
+)
+def test_arrivals_ends_and_cancels_change_nobody_elses_tokens(
+    model: Any,
+    answers: list[list[int]],
+    arrivals: list[tuple[int, int, int, int | None]],
+    max_batch_size: int,
+) -> None:
+    rig = StageRig(model, max_batch_size=max_batch_size)
+    cancels: dict[int, int] = {}
+    for uid, (number, wait, max_tokens, cancel) in enumerate(arrivals):
+        for _ in range(wait):
+            step_and_cancel(rig, cancels)
+        rig.submit(uid, prompt(LENGTHS[number], number), max_tokens)
+        if cancel is not None:
+            cancels[uid] = cancel
+    while not rig.stage.idle:
+        step_and_cancel(rig, cancels)
+    for uid, (number, _, max_tokens, cancel) in enumerate(arrivals):
+        expected = answers[number][:max_tokens]
+        if cancel is None:
+            assert rig.tokens(uid) == expected
+        else:
+            assert rig.tokens(uid) == expected[: len(rig.tokens(uid))]
+
+
+def step_and_cancel(rig: StageRig, cancels: dict[int, int]) -> None:
+    rig.stage.step()
+    for uid in list(cancels):
+        cancels[uid] -= 1
+        if cancels[uid] < 0:
+            rig.stage.cancel(uid)
+            del cancels[uid]
+
+
+def test_a_cancelled_job_leaves_within_one_step_and_says_nothing_more(model: Any) -> None:
+    rig = StageRig(model)
+    rig.submit(1, prompt(30), 1000)
+    for _ in range(6):
+        rig.stage.step()
+    seen = len(rig.events[1])
+    rig.stage.cancel(1)
+    assert rig.stage.idle
+    rig.stage.step()
+    assert len(rig.events[1]) == seen
+    rig.stage.finish(1, 3)  # comes too late; ignored
+    assert rig.stage.counters.cancelled == 1
+
+
+def test_an_end_token_ends_and_is_remembered(model: Any, answers: list[list[int]]) -> None:
+    end = answers[2][7]
+    first = answers[2].index(end)
+    rig = StageRig(model)
+    rig.submit(2, prompt(LENGTHS[2], 2), 40, stop_tokens=(end,))
+    rig.run()
+    assert rig.reason(2) == "stop"
+    assert rig.tokens(2) == answers[2][: first + 1]
+    if first:
+        assert rig.done(2).segments[-1].stop == LENGTHS[2] + first + 1
+
+
+def test_one_token_is_an_answer_of_which_only_the_prompt_is_remembered(model: Any) -> None:
+    rig = StageRig(model)
+    rig.submit(1, prompt(20), 1)
+    rig.run()
+    assert len(rig.tokens(1)) == 1
+    assert [(s.start, s.stop) for s in rig.done(1).segments] == [(0, 20)]
+
+
+def test_what_is_not_kept_is_not_remembered(model: Any) -> None:
+    rig = StageRig(model)
+    rig.submit(1, prompt(20), 1000)
+    while len(rig.tokens(1)) < 9:
+        rig.stage.step()
+    rig.stage.finish(1, 4)
+    assert [(s.start, s.stop) for s in rig.done(1).segments] == [(0, 20), (20, 24)]
+    assert rig.stage.idle
+
+
+@pytest.mark.parametrize("codec", ["float", DEFAULT_CODEC])
+def test_the_second_turn_stands_on_decoded_segments_and_on_nothing_else(
+    model: Any, codec: str
+) -> None:
+    first = StageRig(model, codec=codec)
+    first.submit(1, prompt(40), 12)
+    first.run()
+    segments = first.done(1).segments
+    tokens = prompt(40) + tuple(first.tokens(1)) + prompt(6, 9)
+    second = StageRig(model, codec=codec, chunk_tokens=4)
+    second.submit(2, tokens, 12, pieces=segments)
+    second.stage.step()
+    started = second.events[2][0]
+    assert isinstance(started, JobStarted)
+    assert started.cached_tokens == 52
+    cache = second.stage.caches(2)
+    assert len(cache) == len(second.spec.layers)
+    decoded = [decode(second.spec, s.payload) for s in segments]
+    for layer, kept in enumerate(cache):
+        for side, live in ((0, kept.keys), (1, kept.values)):
+            parts = mx.concatenate([d[layer][side] for d in decoded], axis=2)
+            assert mx.array_equal(live[..., :52, :], parts)
+    second.run()
+    assert second.tokens(2) == continued(model, second, segments, tokens)
+    hot = StageRig(model, codec=codec, chunk_tokens=4)
+    hot.submit(2, tokens, 12, pieces=segments)
+    hot.run()
+    assert hot.tokens(2) == second.tokens(2)
+
+
+def continued(model: Any, rig: StageRig, segments: Any, tokens: tuple[int, ...]) -> list[int]:
+    """The answer from decoded segments, by the plainest means."""
+    pieces = [(s.payload, s.stop - s.start) for s in segments]
+    cache: list[KVCache] = restore(rig.spec, pieces)
+    answer: list[int] = []
+    new = list(tokens[sum(used for _, used in pieces) :])
+    while len(answer) < 12:
+        logits = model(mx.array([new]), cache=cache)
+        new = [token(mx.argmax(logits[0, -1]))]
+        answer += new
+    return answer
+
+
+def test_an_exact_resend_computes_one_token(model: Any, answers: list[list[int]]) -> None:
+    rig = StageRig(model)
+    rig.submit(3, prompt(LENGTHS[3], 3), 8)
+    rig.run()
+    prompt_segment = rig.done(3).segments[:1]
+    computed = rig.stage.counters.prefill_tokens
+    rig.events.clear()
+    rig.submit(4, prompt(LENGTHS[3], 3), 8, pieces=prompt_segment)
+    rig.run()
+    assert rig.tokens(4) == answers[3][:8]
+    assert rig.stage.counters.prefill_tokens == computed + 1
+    assert [(s.start, s.stop) for s in rig.done(4).segments] == [(50, 58)]
+
+
+def test_a_seeded_answer_is_the_same_beside_another(model: Any) -> None:
+    sampling = Sampling(temperature=1.0, top_p=0.9, seed=4)
+    rig = StageRig(model)
+    rig.submit(1, prompt(20), 20, sampling=sampling)
+    rig.run()
+    both = StageRig(model)
+    both.submit(0, prompt(9, 2), 30, sampling=Sampling(temperature=1.0, top_p=1.0, seed=5))
+    both.submit(1, prompt(20), 20, sampling=sampling)
+    both.run()
+    assert both.tokens(1) == rig.tokens(1)
+    assert isinstance(both.events[1][-1], JobDone)

@@ -1,0 +1,124 @@
+"""Tiny random models and a stage for them: exactness is tested on these, in milliseconds."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import mlx.core as mx
+from mlx_lm.models import llama
+from mlx_lm.models.cache import make_prompt_cache
+
+from greenroom.runtime.codec import Codec, codec_named
+from greenroom.runtime.job import Encoded, Job, JobDone, JobEnded, JobEvent, JobTokens, Piece
+from greenroom.runtime.loader import last_position_head
+from greenroom.runtime.records import Sampling
+from greenroom.runtime.spec import extract_spec
+from greenroom.runtime.stage import Stage, StageLimits
+
+VOCABULARY = 97
+GREEDY = Sampling(temperature=0.0, top_p=1.0, seed=0)
+
+
+def tiny_llama() -> Any:
+    """Two layers of llama with random weights, evaluated."""
+    mx.random.seed(5)
+    args = llama.ModelArgs(
+        model_type="llama",
+        hidden_size=64,
+        num_hidden_layers=2,
+        intermediate_size=96,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rms_norm_eps=1e-5,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=2048,
+        tie_word_embeddings=False,
+    )
+    model = llama.Model(args)
+    mx.eval(model.parameters())
+    return model
+
+
+def prompt(length: int, salt: int = 0) -> tuple[int, ...]:
+    """Token ids without a pattern that would make every answer the same."""
+    return tuple((7 * i * i + 3 * i + 11 * salt) % VOCABULARY for i in range(length))
+
+
+def token(array: mx.array) -> int:
+    """The one element of an array of token ids."""
+    return cast("int", array.item())
+
+
+def alone(model: Any, tokens: Sequence[int], num_tokens: int) -> list[int]:
+    """The greedy answer by the plainest means: one prefill, then one token at a time."""
+    cache = make_prompt_cache(model)
+    answer = [token(mx.argmax(model(mx.array([tokens]), cache=cache)[0, -1]))]
+    while len(answer) < num_tokens:
+        logits = model(mx.array([answer[-1:]]), cache=cache)
+        answer.append(token(mx.argmax(logits[0, -1])))
+    return answer
+
+
+class StageRig:
+    """A stage for a tiny model, stepped by hand; collects what it emits."""
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        codec: str = "float",
+        max_batch_size: int = 2,
+        chunk_tokens: int = 16,
+    ) -> None:
+        self.codec: Codec = codec_named(codec)
+        self.spec = extract_spec(model)
+        self.events: dict[int, list[JobEvent]] = {}
+        limits = StageLimits(max_batch_size, chunk_tokens, "fixed", 0.5)
+        self.stage = Stage(last_position_head(model), self.spec, self.codec, limits, self._emit)
+
+    def _emit(self, uid: int, event: JobEvent) -> None:
+        self.events.setdefault(uid, []).append(event)
+
+    def submit(
+        self,
+        uid: int,
+        tokens: Sequence[int],
+        max_tokens: int,
+        *,
+        pieces: Sequence[Encoded] = (),
+        stop_tokens: tuple[int, ...] = (),
+        sampling: Sampling = GREEDY,
+    ) -> None:
+        """Submit a prompt whose first tokens are the ``pieces``."""
+        job = Job(
+            tokens=tuple(tokens),
+            pieces=tuple(Piece(p.payload, p.stop - p.start) for p in pieces),
+            encode_from=sum(p.stop - p.start for p in pieces),
+            boundaries=(len(tokens),),
+            max_tokens=max_tokens,
+            stop_tokens=stop_tokens,
+            sampling=sampling,
+        )
+        self.stage.submit(uid, job)
+
+    def run(self) -> None:
+        """Step until nothing is left, and remember every answer whole."""
+        while not self.stage.idle:
+            self.stage.step()
+        for uid in self.events:
+            self.stage.finish(uid, len(self.tokens(uid)))
+
+    def tokens(self, uid: int) -> list[int]:
+        """What a job has sampled so far."""
+        events = self.events.get(uid, [])
+        return [t for e in events if isinstance(e, JobTokens) for t in e.tokens]
+
+    def reason(self, uid: int) -> str | None:
+        """Why a job has ended, None before it has."""
+        reasons = [e.reason for e in self.events.get(uid, []) if isinstance(e, JobEnded)]
+        return reasons[0] if reasons else None
+
+    def done(self, uid: int) -> JobDone:
+        """A job's last event."""
+        last = self.events[uid][-1]
+        assert isinstance(last, JobDone)
+        return last
