@@ -36,7 +36,9 @@ print("imported", greenroom.__version__)
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
     """Run ``command`` and return what it prints; its complaint is ours."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command, check=False, cwd=cwd, env=environment, capture_output=True, text=True
+    )
     if done.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
     return done.stdout

@@ -37,9 +37,10 @@ def print_report(line: str) -> None:
 def ensure_model(entry: ModelEntry, models: Path, *, report: Report = print_report) -> Path:
     """The folder, in mlx-lm's layout, that holds ``entry``'s model; fetched first if need be.
 
-    Keeps everything below the folder ``models``, except that a Hugging Face snapshot which the user's
-    own cache already holds is used where it is. Blocks, for as long as a download takes; safe in
-    several processes at once. Raises ``ModelUnavailable`` with a sentence that says what to do.
+    Keeps everything below the folder ``models``, except that a Hugging Face snapshot which the
+    user's own cache already holds is used where it is. Blocks, for as long as a download takes;
+    safe in several processes at once. Raises ``ModelUnavailable`` with a sentence that says what
+    to do.
     """
     match entry.source:
         case LocalFolder(path=path):

@@ -98,7 +98,9 @@ def _kinds() -> dict[str, Any]:
 
 
 def _checked(value: object, kind: Any, place: str, *, is_text: bool) -> Any:
-    """``value`` as ``kind``; text is read as the number or the bool that it spells."""
+    """``value`` as ``kind``; text is read as the number, bool or comma-separated list it spells."""
+    if is_text and get_origin(kind) is tuple:
+        value = [part.strip() for part in str(value).split(",") if part.strip()]
     try:
         return msgspec.convert(value, kind, strict=not is_text)
     except msgspec.ValidationError as error:

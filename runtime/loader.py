@@ -111,7 +111,7 @@ def load(
 def _to_float32(model: nn.Module) -> None:
     """Dequantize in float32 from scales raised to float32, so that nothing is rounded again."""
     needed = 4 * get_total_parameters(model)
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    available = _memory_bytes()
     if needed > _MEMORY_SHARE * available:
         raise ModelUnavailable(
             f"on the CPU this model takes {needed / 1e9:.1f} GB in float32, and the machine has "
@@ -120,6 +120,10 @@ def _to_float32(model: nn.Module) -> None:
     model.set_dtype(mx.float32)
     dequantize_model(model)
     model.set_dtype(mx.float32)  # some quantization modes answer bfloat16 whatever their scales
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _wire_memory() -> None:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import greenroom
+from greenroom.runtime.blas import Blas
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
@@ -68,4 +69,4 @@ print(blas.preload_blas().warning)
 
 @pytest.mark.skipif(sys.platform != "darwin", reason="needs macOS")
 def test_macos_needs_nothing() -> None:
-    assert greenroom.BLAS == greenroom.runtime.blas.Blas()
+    assert Blas() == greenroom.BLAS

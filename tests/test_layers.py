@@ -120,10 +120,18 @@ def test_home_defaults_to_the_cache_folder_and_is_absolute(tmp_path: Path) -> No
     assert load_settings(environ={}, overrides={"home": "x"}).settings.home_path == Path.cwd() / "x"
 
 
+def test_a_list_is_comma_separated_outside_toml() -> None:
+    environ = {"GREENROOM_SERVER_ALLOWED_ORIGINS": "https://a.example, http://localhost:3000"}
+    allowed = load_settings(environ=environ).settings.server.allowed_origins
+    assert allowed == ("https://a.example", "http://localhost:3000")
+
+
 @given(st.sampled_from(KEYS))
 def test_every_key_can_be_set_by_its_variable(key: str) -> None:
     value = flat_settings(load_settings(environ={}).settings)[key]
     text = str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, (list, tuple)):
+        text = ",".join(value)
     got = load_settings(environ={variable_of(key): text})
     assert flat_settings(got.settings)[key] == value
     assert got.origins[key] == f"environment {variable_of(key)}"
