@@ -177,6 +177,10 @@ def test_a_turn_that_breaks_off_is_never_an_answer(early: Any) -> None:
         async with visiting(SmallHouse(broken)) as client:
             status, body = await tell(client, question())
             assert (status, body["error"]["code"]) == (500, "internal")
+            if early is STARTED:
+                *_, last = await chunks(client, question(stream=True))
+                assert isinstance(last, dict)
+                assert last["error"]["code"] == "internal"
 
     run(scenario())
 
