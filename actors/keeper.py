@@ -1,0 +1,73 @@
+"""The keeper: has the encoded bytes of segments ready, and makes them durable."""
+
+import asyncio
+from concurrent.futures import Executor
+from typing import assert_never
+
+from greenroom.actors.messages import Fetch, Fetched, Keep, KeeperMessage
+from greenroom.runtime.actor import Actor
+from greenroom.runtime.codec import Payload
+from greenroom.runtime.hot import HotPayloads
+from greenroom.runtime.segments import Segment
+from greenroom.runtime.vault import Damaged, Vault, VaultError
+
+
+class Keeper(Actor[KeeperMessage]):
+    """Hot bytes in memory, everything on disk; files are read and written on ``pool``."""
+
+    def __init__(self, vault: Vault, budget_bytes: int, pool: Executor) -> None:
+        self._vault = vault
+        self._hot = HotPayloads(budget_bytes)
+        self._pool = pool
+
+    async def handle(self, message: KeeperMessage) -> Fetched | None:
+        """Answer with bytes, or once bytes are safe."""
+        match message:
+            case Fetch(ids):
+                return await self._fetch(ids)
+            case Keep(segments):
+                await self._keep(segments)
+                return None
+            case _:
+                assert_never(message)
+
+    async def _fetch(self, ids: tuple[str, ...]) -> Fetched:
+        cold = [i for i in ids if self._hot.get(i) is None]
+        loop = asyncio.get_running_loop()
+        reads = [loop.run_in_executor(self._pool, self._vault.read, i) for i in cold]
+        found = await asyncio.gather(*reads, return_exceptions=True)
+        read: dict[str, Payload] = {}
+        bad: set[str] = set()
+        for segment_id, outcome in zip(cold, found, strict=True):
+            if isinstance(outcome, VaultError):
+                self.context.log.warning("segment %s is lost: %s", segment_id, outcome)
+                if isinstance(outcome, Damaged):
+                    await loop.run_in_executor(self._pool, self._vault.quarantine, segment_id)
+                bad.add(segment_id)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                read[segment_id] = outcome[1]
+        return self._good(ids, read, bad)
+
+    def _good(self, ids: tuple[str, ...], read: dict[str, Payload], bad: set[str]) -> Fetched:
+        payloads: list[Payload] = []
+        for segment_id in ids:
+            if segment_id in bad:
+                return Fetched(tuple(payloads), segment_id)
+            payload = read.get(segment_id) or self._hot.get(segment_id)
+            assert payload is not None
+            payloads.append(payload)
+        for segment_id, payload in read.items():
+            self._hot.put(segment_id, payload)
+        return Fetched(tuple(payloads), None)
+
+    async def _keep(self, segments: tuple[tuple[Segment, Payload], ...]) -> None:
+        loop = asyncio.get_running_loop()
+        writes = [
+            loop.run_in_executor(self._pool, self._vault.write, segment, payload)
+            for segment, payload in segments
+        ]
+        await asyncio.gather(*writes)
+        for segment, payload in segments:
+            self._hot.put(segment.id, payload)

@@ -1,0 +1,179 @@
+"""What greenroom's actors say to each other. Requests declare their answers; see ``Request``."""
+
+import msgspec
+
+from greenroom.runtime.channel import Channel
+from greenroom.runtime.codec import Payload
+from greenroom.runtime.job import Job, JobEvent
+from greenroom.runtime.message import Message, Request
+from greenroom.runtime.pace import StageCounters
+from greenroom.runtime.records import AgentInfo, TurnEvent, TurnRequest
+from greenroom.runtime.ref import Ref
+from greenroom.runtime.segments import Piece, Segment
+from greenroom.runtime.spec import CacheSpec
+from greenroom.runtime.text import Text
+
+
+class AgentKey(msgspec.Struct, frozen=True):
+    """Which agent: a name within the namespace of whoever owns it."""
+
+    namespace: str
+    name: str
+
+
+class ModelFacts(msgspec.Struct, frozen=True):
+    """What the others need to know of the model that the GPU actor has loaded.
+
+    ``context_window`` is in tokens; ``temperature`` and ``top_p`` are the model's own advice.
+    """
+
+    fingerprint: str
+    context_window: int
+    text: Text
+    spec: CacheSpec
+    temperature: float
+    top_p: float
+
+
+# To the GPU actor
+
+
+class Describe(Request[ModelFacts], frozen=True):
+    """Which model is loaded."""
+
+
+class Generate(Message, frozen=True):
+    """Put a job on the stage; its events go to ``reply``, whose cancellation frees the slot."""
+
+    uid: int
+    job: Job
+    reply: Channel[JobEvent]
+
+
+class Finish(Message, frozen=True):
+    """End a job as if it had stopped after its first ``keep`` sampled tokens."""
+
+    uid: int
+    keep: int
+
+
+class Count(Request[StageCounters], frozen=True):
+    """What the stage has done so far."""
+
+
+GpuMessage = Describe | Generate | Finish | Count
+
+
+# To the keeper
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """The payloads of the chain's segments up to the first one that cannot be read (``bad``)."""
+
+    payloads: tuple[Payload, ...]
+    bad: str | None
+
+
+class Fetch(Request[Fetched], frozen=True):
+    """The encoded bytes of these segments, from memory or from disk."""
+
+    ids: tuple[str, ...]
+
+
+class Keep(Request[None], frozen=True):
+    """Write these segments and remember their bytes; answered when they are durable."""
+
+    segments: tuple[tuple[Segment, Payload], ...]
+
+
+KeeperMessage = Fetch | Keep
+
+
+# To the store
+
+
+class Match(Request[tuple[Piece, ...]], frozen=True):
+    """The longest prefix of ``tokens`` that anybody in the namespace remembers."""
+
+    namespace: str
+    tokens: tuple[int, ...]
+
+
+class Recall(Request[tuple[Piece, ...]], frozen=True):
+    """The chain that ends at ``head``, as far as it is whole."""
+
+    head: str | None
+
+
+class Commit(Request[None], frozen=True):
+    """Index these (durable) segments and move the agent's head, in one transaction."""
+
+    key: AgentKey
+    segments: tuple[Segment, ...]
+    head: str | None
+
+
+class Forget(Request[None], frozen=True):
+    """A segment is lost or damaged: match it no more."""
+
+    id: str
+
+
+class FindAgent(Request[AgentInfo | None], frozen=True):
+    """What the index knows of an agent."""
+
+    key: AgentKey
+
+
+class ListAgents(Request[tuple[AgentInfo, ...]], frozen=True):
+    """Every agent of a namespace, by name."""
+
+    namespace: str
+
+
+class Enrol(Request[AgentInfo], frozen=True):
+    """Find an agent or make it; raises Conflict where it exists with another system prompt."""
+
+    key: AgentKey
+    system: str | None
+
+
+class Whose(Request[AgentKey | None], frozen=True):
+    """The agent whose whole memory is a prefix of a prompt, given as ``tokens`` and as text."""
+
+    namespace: str
+    tokens: tuple[int, ...]
+    rendered: str
+
+
+StoreMessage = Match | Recall | Commit | Forget | FindAgent | ListAgents | Enrol | Whose
+
+
+# To an agent
+
+
+class Turn(Message, frozen=True):
+    """Take a turn; its events go to ``reply``. ``arrived`` is on the process's monotonic clock."""
+
+    request: TurnRequest
+    reply: Channel[TurnEvent]
+    arrived: float
+
+
+AgentMessage = Turn
+
+
+# To the director
+
+
+class Wake(Request[Ref[AgentMessage]], frozen=True):
+    """The agent of that key, enrolled and made ready if need be.
+
+    Raises Conflict where it exists with another system prompt than ``system`` (None: any).
+    """
+
+    key: AgentKey
+    system: str | None = None
+
+
+DirectorMessage = Wake

@@ -1,0 +1,147 @@
+"""Agents from Python: ``async with greenroom.open() as room``."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from greenroom.actors.app import Playhouse, open_house
+from greenroom.actors.http import serve_http
+from greenroom.actors.ongoing import opened
+from greenroom.runtime.layers import load_settings
+from greenroom.runtime.names import validate_name
+from greenroom.runtime.records import (
+    AgentInfo,
+    ChatMessage,
+    FinishReason,
+    Sampling,
+    TextDelta,
+    Timings,
+    TurnDone,
+    TurnRequest,
+    Usage,
+)
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A whole answer. ``usage`` counts tokens, ``timings`` milliseconds."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    head: str | None
+
+
+class Agent:
+    """A named agent of a room. It is only a name: any number of these may stand for one agent."""
+
+    def __init__(self, house: Playhouse, name: str) -> None:
+        self._house = house
+        self.name = name
+
+    async def say(
+        self,
+        content: str,
+        *,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        sampling: Sampling | None = None,
+    ) -> Reply:
+        """Say something and wait for the whole answer, which is durable when this returns.
+
+        ``max_tokens`` ``None`` means as many as the context window leaves. Raises InvalidRequest
+        (the prompt does not fit, ...), MailboxFull and other Unavailable errors (try again).
+        """
+        async with opened(self._house, self._request(content, max_tokens, stop, sampling)) as turn:
+            done = await turn.done()
+        return Reply(done.text, done.finish_reason, done.usage, done.timings, done.head)
+
+    async def stream(
+        self,
+        content: str,
+        *,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        sampling: Sampling | None = None,
+    ) -> AsyncIterator[str]:
+        """Say something and get the answer as it comes, piece by piece.
+
+        Closing the iterator (``aclosing``) cancels the turn, which is then not remembered. Raises
+        as ``say``.
+        """
+        async with opened(self._house, self._request(content, max_tokens, stop, sampling)) as turn:
+            async for event in turn:
+                match event:
+                    case TextDelta(text) if text:
+                        yield text
+                    case TurnDone():
+                        return
+                    case _:  # a token whose character is not complete yet
+                        pass
+
+    def _request(
+        self, content: str, max_tokens: int | None, stop: Sequence[str], sampling: Sampling | None
+    ) -> TurnRequest:
+        return TurnRequest(
+            messages=(ChatMessage("user", content),),
+            mode="say",
+            agent=self.name,
+            max_tokens=max_tokens,
+            stop=tuple(stop),
+            sampling=sampling or Sampling(),
+        )
+
+
+class Room:
+    """A model and its agents, in this process."""
+
+    def __init__(self, house: Playhouse) -> None:
+        self._house = house
+
+    async def spawn(self, name: str, *, system: str | None = None) -> Agent:
+        """The agent of that name, made if there is none, with all that it remembers.
+
+        ``system`` is its system prompt. Raises InvalidRequest for an illegal name, Conflict when
+        it exists with another system prompt.
+        """
+        name = validate_name(name)
+        await self._house.enrol(name, system)
+        return Agent(self._house, name)
+
+    async def agents(self) -> list[AgentInfo]:
+        """Every agent of this room, by name."""
+        return await self._house.agents("")
+
+    @asynccontextmanager
+    async def serve(self, host: str | None = None, port: int | None = None) -> AsyncIterator[str]:
+        """Open this room's HTTP door as well; gives its URL. ``port`` 0 takes a free one."""
+        server = self._house.settings.server
+        host = server.host if host is None else host
+        port = server.port if port is None else port
+        async with serve_http(self._house, host, port) as url:
+            yield url
+
+
+@asynccontextmanager
+async def open_room(
+    model: str | None = None, *, home: str | Path | None = None, **settings: Any
+) -> AsyncIterator[Room]:
+    """Load a model and wake its agents; leaving stops them, with everything durable.
+
+    ``model`` as ``model.name`` in the settings; ``home`` is where models and memory are kept. Other
+    settings are given with ``__`` for the dot: ``stage__max_batch_size=4``. Raises SettingsError,
+    ModelUnavailable.
+    """
+    overrides = {key.replace("__", "."): str(value) for key, value in settings.items()}
+    if model is not None:
+        overrides["model.name"] = model
+    if home is not None:
+        overrides["home"] = str(home)
+    async with AsyncExitStack() as stack:
+        house = await stack.enter_async_context(
+            open_house(load_settings(overrides=overrides).settings)
+        )
+        yield Room(house)

@@ -1,0 +1,147 @@
+"""The store: knows every agent and every segment, and keeps the index in step."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar, assert_never
+
+import msgspec
+
+from greenroom.actors.messages import (
+    AgentKey,
+    Commit,
+    Enrol,
+    FindAgent,
+    Forget,
+    ListAgents,
+    Match,
+    Recall,
+    StoreMessage,
+    Whose,
+)
+from greenroom.runtime.actor import Actor
+from greenroom.runtime.errors import Conflict
+from greenroom.runtime.forest import Forest
+from greenroom.runtime.index import AgentRow, Index
+from greenroom.runtime.records import AgentInfo
+from greenroom.runtime.segments import chain_length
+
+T = TypeVar("T")
+
+
+class Store(Actor[StoreMessage]):
+    """Answers from memory; what changes is in the index before it is in memory.
+
+    ``index`` is open and outlives a crash of this actor; a graceful stop closes it.
+    """
+
+    def __init__(self, index: Index, fingerprint: str) -> None:
+        self._index = index
+        self._fingerprint = fingerprint
+        self._forest = Forest(fingerprint)
+        self._agents: dict[AgentKey, AgentRow] = {}
+        self._heads: dict[str, AgentKey] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="greenroom-index")
+
+    async def on_start(self) -> None:
+        """Read the index."""
+        contents = await self._indexed(self._index.load_all)
+        for segment in contents.segments:
+            self._forest.add(segment)
+        for row in contents.agents:
+            self._know(row)
+
+    async def on_stop(self) -> None:
+        """Close the index."""
+        await self._indexed(self._index.close)
+        self._thread.shutdown()
+
+    def on_crash(self, error: BaseException) -> None:
+        """The index is read again by the next generation."""
+        self._thread.shutdown(wait=False)
+
+    async def handle(self, message: StoreMessage) -> object:
+        """Answer, and write down what changes."""
+        match message:
+            case Match(namespace, tokens):
+                return self._forest.match(namespace, tokens)
+            case Recall(head):
+                return self._forest.chain(head)
+            case Whose(namespace, tokens, rendered):
+                standing = self._forest.stand(namespace, tokens, rendered)
+                return next((self._heads[i] for i in standing if i in self._heads), None)
+            case FindAgent(key):
+                return self._info(self._agents[key]) if key in self._agents else None
+            case ListAgents(namespace):
+                rows = [r for k, r in self._agents.items() if k.namespace == namespace]
+                return tuple(self._info(r) for r in sorted(rows, key=lambda r: r.name))
+            case Enrol(key, system):
+                return self._info(await self._enrol(key, system))
+            case Commit():
+                await self._commit(message)
+            case Forget(segment_id):
+                await self._indexed(partial(self._index.remove, [segment_id]))
+                self._forest.forget(segment_id)
+            case _:
+                assert_never(message)
+        return None
+
+    async def _enrol(self, key: AgentKey, system: str | None) -> AgentRow:
+        row = self._agents.get(key)
+        if row is None:
+            now = time.time()
+            row = AgentRow(
+                namespace=key.namespace,
+                name=key.name,
+                head=None,
+                system=system,
+                fingerprint=self._fingerprint,
+                created=now,
+                last_used=now,
+            )
+            await self._indexed(partial(self._index.commit, (), row))
+            self._know(row)
+        elif system is not None and system != row.system:
+            raise Conflict(
+                f"agent {key.name!r} exists with another system prompt; "
+                "choose another name, or spawn it without one",
+                param="system",
+                code="agent_exists",
+            )
+        return row
+
+    async def _commit(self, turn: Commit) -> None:
+        row = msgspec.structs.replace(
+            self._agents[turn.key],
+            head=turn.head,
+            fingerprint=self._fingerprint,
+            last_used=time.time(),
+        )
+        await self._indexed(partial(self._index.commit, turn.segments, row))
+        for segment in turn.segments:
+            self._forest.add(segment)
+        self._know(row)
+
+    def _know(self, row: AgentRow) -> None:
+        key = AgentKey(row.namespace, row.name)
+        before = self._agents.get(key)
+        if before is not None and before.head is not None and self._heads.get(before.head) == key:
+            del self._heads[before.head]
+        self._agents[key] = row
+        if row.head is not None:
+            self._heads[row.head] = key
+
+    def _info(self, row: AgentRow) -> AgentInfo:
+        return AgentInfo(
+            name=row.name,
+            system=row.system,
+            head=row.head,
+            num_tokens=chain_length(self._forest.chain(row.head)),
+            created=row.created,
+            last_used=row.last_used,
+        )
+
+    async def _indexed(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

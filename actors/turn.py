@@ -1,0 +1,140 @@
+"""The arithmetic of one turn: what to reuse, what to compute, what to remember. Pure."""
+
+import secrets
+from collections.abc import Sequence
+
+import msgspec
+
+from greenroom.actors.messages import ModelFacts
+from greenroom.runtime.errors import InvalidRequest
+from greenroom.runtime.job import Encoded
+from greenroom.runtime.records import ChatMessage, Sampling, TurnRequest
+from greenroom.runtime.segments import Kind, Piece, Segment, chain_length, make_segment, transcript
+from greenroom.runtime.text import Prompt, Remembered
+
+
+def whole_history(
+    request: TurnRequest, chain: Sequence[Piece], system: str | None
+) -> list[ChatMessage]:
+    """The messages to render: a chat brings them all, a "say" continues the remembered ones."""
+    messages = list(request.messages)
+    if request.mode == "say":
+        past = [msgspec.convert(m, ChatMessage) for m in transcript(chain)]
+        if not past and system is not None:
+            past = [ChatMessage("system", system)]
+        return past + messages
+    if system is not None and messages[0].role != "system":
+        messages.insert(0, ChatMessage("system", system))
+    return messages
+
+
+def remembered(chain: Sequence[Piece], fingerprint: str) -> list[Remembered]:
+    """The pieces that a chain uses whole, as text and tokens of the model with ``fingerprint``."""
+    whole: list[Remembered] = []
+    for piece in chain:
+        if piece.used < piece.segment.num_tokens or piece.segment.fingerprint != fingerprint:
+            break
+        whole.append(Remembered(piece.segment.text, tuple(piece.segment.tokens.tolist())))
+    return whole
+
+
+def clip_max_tokens(request: TurnRequest, prompt: Prompt, window: int) -> int:
+    """How many tokens may be generated: at least one, and never past the context window.
+
+    Raises InvalidRequest where the prompt alone leaves no room.
+    """
+    room = window - len(prompt.tokens)
+    if room < 1:
+        raise InvalidRequest(
+            f"the prompt has {len(prompt.tokens)} tokens, and this model's context window holds "
+            f"{window}, the answer included: shorten the messages",
+            param="messages",
+            code="context_length_exceeded",
+        )
+    return room if request.max_tokens is None else min(room, request.max_tokens)
+
+
+def fill_sampling(sampling: Sampling, facts: ModelFacts) -> Sampling:
+    """The same with the model's defaults filled in, and a seed of its own if none was given."""
+    return msgspec.structs.replace(
+        sampling,
+        temperature=facts.temperature if sampling.temperature is None else sampling.temperature,
+        top_p=facts.top_p if sampling.top_p is None else sampling.top_p,
+        seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
+    )
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the segments of one turn are made from, once its answer is there.
+
+    ``matched`` is the remembered chain that the prompt continues.
+    """
+
+    namespace: str
+    fingerprint: str
+    codec: str
+    matched: tuple[Piece, ...]
+    messages: tuple[ChatMessage, ...]
+    prompt: Prompt
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """Where new segments end: after a new system prompt, and after the prompt."""
+        matched, end = chain_length(self.matched), len(self.prompt.tokens)
+        return tuple(b for b in (self.prompt.system_end, end) if b > matched)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What was generated: the text that the caller saw; the tokens and the text that are kept."""
+
+    visible: str
+    tokens: tuple[int, ...]
+    text: str
+
+
+def make_segments(
+    draft: Draft, encoded: Sequence[Encoded], answer: Answer, texts: Sequence[str], created: float
+) -> tuple[Segment, ...]:
+    """The new segments of a finished turn, one for each encoded run, in order.
+
+    ``texts`` are the prompt runs' texts. The first run that may carry them carries the messages
+    that the chain did not know; the answer's run carries the assistant's.
+    """
+    plain = [msgspec.to_builtins(m) for m in draft.messages]
+    known = _shared(transcript(draft.matched), plain)
+    parent = draft.matched[-1].segment.id if draft.matched else None
+    tokens = draft.prompt.tokens + answer.tokens
+    segments: list[Segment] = []
+    for run, text in zip(encoded, [*texts, answer.text], strict=False):
+        kind: Kind = "prompt"
+        new = plain[known:]
+        if run.start >= len(draft.prompt.tokens):
+            kind = "generation"
+            new = [*new, {"role": "assistant", "content": answer.visible}]
+        elif run.stop <= draft.prompt.system_end:
+            kind = "system"
+            new = [m for m in plain[known:1] if m["role"] == "system"]
+        segment = make_segment(
+            parent=parent,
+            start=run.start,
+            tokens=tokens[run.start : run.stop],
+            text=text,
+            kind=kind,
+            namespace=draft.namespace,
+            fingerprint=draft.fingerprint,
+            codec=draft.codec,
+            transcript_base=known,
+            messages=new,
+            num_bytes=run.payload.num_bytes,
+            created=created,
+        )
+        segments.append(segment)
+        parent = segment.id
+        known += len(new)
+    return tuple(segments)
+
+
+def _shared(first: Sequence[object], second: Sequence[object]) -> int:
+    """Length of the longest common prefix."""
+    pairs = zip(first, second, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))

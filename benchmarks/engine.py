@@ -1,0 +1,97 @@
+"""The bare engine in a process of its own: what greenroom is measured against.
+
+    python benchmarks/engine.py MODEL_FOLDER raw|floor
+
+Reads one JSON request a line from standard input and answers each with one line: ``raw`` is a cold
+prompt through mlx-lm's own ``generate_step``, ``floor`` one forward pass of the new tokens over a
+context that was decoded from segments beforehand. Same weights, BLAS and threads as the server.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+# Greenroom before MLX: it loads a fast BLAS, which must come first.
+from greenroom import BLAS
+
+# isort: split
+import mlx.core as mx
+from mlx_lm.generate import generate_step
+from mlx_lm.models.cache import trim_prompt_cache
+
+from greenroom.runtime.cache import restore
+from greenroom.runtime.codec import Payload
+from greenroom.runtime.loader import last_position_head, load, pick_device
+from greenroom.runtime.spec import extract_spec
+from greenroom.runtime.vault import Vault
+
+
+class Engine:
+    """A loaded model: as mlx-lm has it, or with logits ``last_only`` for the last position."""
+
+    def __init__(self, path: Path, *, last_only: bool) -> None:
+        self._model: Any = load(path, device=pick_device()).model
+        self._spec = extract_spec(self._model)
+        if last_only:
+            last_position_head(self._model)
+
+    def raw(self, tokens: list[int], chunk: int) -> float:
+        """Seconds until mlx-lm's generator gives the first token of a cold prompt."""
+        begun = time.perf_counter()
+        generator = generate_step(
+            mx.array(tokens), self._model, max_tokens=1, prefill_step_size=chunk
+        )
+        next(iter(generator))
+        taken = time.perf_counter() - begun
+        mx.clear_cache()
+        return taken
+
+    def floor(
+        self, store: Path, head: str, length: int, tokens: list[int], times: int
+    ) -> list[float]:
+        """Seconds for one forward of ``tokens`` after the first ``length`` tokens of a chain."""
+        caches = restore(self._spec, _pieces(Vault(store), head, length), len(tokens))
+        taken = []
+        for _ in range(times):
+            begun = time.perf_counter()
+            logits = self._model(mx.array(tokens)[None], cache=caches)
+            mx.eval(mx.argmax(logits[:, -1], axis=-1), [c.state for c in caches])
+            taken.append(time.perf_counter() - begun)
+            trim_prompt_cache(caches, len(tokens))
+        return taken
+
+
+def _pieces(vault: Vault, head: str, length: int) -> list[tuple[Payload, int]]:
+    pieces: list[tuple[Payload, int]] = []
+    wanted: str | None = head
+    stop = length
+    while wanted is not None:
+        segment, payload = vault.read(wanted)
+        if segment.start < stop:
+            pieces.append((payload, min(stop, segment.end) - segment.start))
+            stop = segment.start
+        wanted = segment.parent
+    return pieces[::-1]
+
+
+def main() -> int:
+    """Answer until standard input ends."""
+    if BLAS.warning:
+        print(BLAS.warning, file=sys.stderr)
+    engine = Engine(Path(sys.argv[1]), last_only=sys.argv[2] == "floor")
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        match request.pop("op"):
+            case "raw":
+                answer: object = engine.raw(**request)
+            case _:
+                answer = engine.floor(Path(request.pop("store")), **request)
+        print(json.dumps(answer), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

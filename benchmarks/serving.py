@@ -1,0 +1,148 @@
+"""Processes under measurement: the real server over its real door, and the bare engine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from greenroom.runtime.layers import load_settings
+
+HERE = Path(__file__).parent
+
+
+class Answer(NamedTuple):
+    """One streamed turn, timed by the client: seconds until its first text and until its end."""
+
+    text: str
+    prompt_tokens: int
+    cached_tokens: int
+    ttft_s: float
+    total_s: float
+    head: str
+
+
+class Server:
+    """A server process on ``home``, which it keeps when it is killed and started again."""
+
+    def __init__(self, home: Path, *arguments: str) -> None:
+        self._home = home
+        self._arguments = arguments
+        self.process: subprocess.Popen[str] | None = None
+        self.url = ""
+
+    def start(self) -> float:
+        """Start it and wait until it serves; returns the seconds that took."""
+        begun = time.perf_counter()
+        command = [sys.executable, "-m", "greenroom", "serve", "--home", str(self._home)]
+        self.process = subprocess.Popen(
+            [*command, "--port", "0", "--set", "log.level=warning", *self._arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if "http://" in line:
+                self.url = line.split()[-1]
+                return time.perf_counter() - begun
+        sys.exit("the server did not come up")
+
+    def kill(self) -> None:
+        """End it without warning."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            assert self.process.stderr is not None
+            self.process.stderr.close()
+            self.process = None
+
+    def bytes_written(self) -> int:
+        """Bytes of files in the store."""
+        return sum(f.stat().st_size for f in (self._home / "store").rglob("*") if f.is_file())
+
+    def ask(self, name: str, messages: list[dict[str, str]], max_tokens: int = 8) -> Answer:
+        """One greedy streamed turn of the agent ``name``."""
+        body = {
+            "messages": messages,
+            "temperature": 0,
+            "max_tokens": max_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        request = urllib.request.Request(
+            f"{self.url}/v1/chat/completions",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", "X-Agent-Name": name},
+        )
+        text, ttft_s, begun = "", 0.0, time.perf_counter()
+        last: dict[str, Any] = {}
+        with urllib.request.urlopen(request) as response:
+            for line in response:
+                data = line.decode().removeprefix("data: ").strip()
+                if not data or data == "[DONE]":
+                    continue
+                chunk = json.loads(data)
+                if "error" in chunk:
+                    sys.exit(chunk["error"]["message"])
+                new = "".join(c["delta"].get("content") or "" for c in chunk["choices"])
+                if new and not ttft_s:
+                    ttft_s = time.perf_counter() - begun
+                text += new
+                last = chunk if chunk.get("usage") else last
+        usage = last["usage"]
+        return Answer(
+            text=text,
+            prompt_tokens=usage["prompt_tokens"],
+            cached_tokens=usage["prompt_tokens_details"]["cached_tokens"],
+            ttft_s=ttft_s,
+            total_s=time.perf_counter() - begun,
+            head=last["greenroom"]["head"],
+        )
+
+
+class BareEngine:
+    """``engine.py`` as a process: "raw" or "floor"."""
+
+    def __init__(self, model: Path, kind: str) -> None:
+        command = [sys.executable, str(HERE / "engine.py"), str(model), kind]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._read()
+
+    def ask(self, **request: object) -> Any:
+        """Send one request and wait for its answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def close(self) -> None:
+        """Let it end."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit("the bare engine has ended")
+        return json.loads(line)
+
+
+@contextmanager
+def shared_models(home: Path) -> Iterator[Path]:
+    """``home`` without memories, with the models that are there already."""
+    models = load_settings().settings.models_path
+    models.mkdir(parents=True, exist_ok=True)
+    os.symlink(models, home / "models")
+    yield home
