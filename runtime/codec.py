@@ -88,6 +88,7 @@ _TABLE = (
     Codec("q4", 1, TensorFormat(4, anchored=True), TensorFormat(4, anchored=True)),
     Codec("k8v4", 1, TensorFormat(8), TensorFormat(4)),
     Codec("k6v5", 1, TensorFormat(6), TensorFormat(5)),
+    Codec("k5cv5", 1, TensorFormat(5, axis="channel"), TensorFormat(5)),
     Codec("k5v4r", 1, TensorFormat(5, rotated=True), TensorFormat(4, rotated=True)),
 )
 CODECS: Mapping[str, Codec] = {codec.name: codec for codec in _TABLE}

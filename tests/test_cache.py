@@ -34,29 +34,30 @@ def tiny_llama() -> Any:
 
 
 def tiny_mla() -> Any:
-    args = deepseek_v2.ModelArgs(
-        vocab_size=97,
-        hidden_size=64,
-        intermediate_size=96,
-        moe_intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        n_shared_experts=None,
-        n_routed_experts=None,
-        kv_lora_rank=32,
-        q_lora_rank=None,
-        qk_rope_head_dim=16,
-        v_head_dim=32,
-        qk_nope_head_dim=32,
-        max_position_embeddings=512,
-        rope_scaling={
+    sizes: dict[str, Any] = {
+        "vocab_size": 97,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "moe_intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "n_shared_experts": None,
+        "n_routed_experts": None,
+        "kv_lora_rank": 32,
+        "q_lora_rank": None,
+        "qk_rope_head_dim": 16,
+        "v_head_dim": 32,
+        "qk_nope_head_dim": 32,
+        "max_position_embeddings": 512,
+        "rope_scaling": {
             "type": "yarn",
             "factor": 1.0,
             "original_max_position_embeddings": 512,
             "mscale_all_dim": 0,
         },
-    )
+    }
+    args = deepseek_v2.ModelArgs(**sizes)
     return deepseek_v2.Model(args)
 
 
@@ -141,7 +142,9 @@ def test_the_device_route_assembles_the_same(model: Any, monkeypatch: pytest.Mon
     device = restore(spec, list(zip(payloads, [64, 20], strict=True)), headroom=300)
     for one, two in zip(host, device, strict=True):
         assert one.keys is not None
+        assert one.values is not None
         assert two.keys is not None
+        assert two.values is not None
         assert one.keys.shape == two.keys.shape
         assert mx.array_equal(one.keys, two.keys).item()
         assert mx.array_equal(one.values, two.values).item()

@@ -1,0 +1,258 @@
+"""The index: agents and segments in one SQLite database, each change one transaction.
+
+A segment's file is durable before its row is committed, so a row without a file is damage and a
+file without a row is a leftover. WAL with ``synchronous=FULL``: a committed turn survives a power
+cut, for one sync of the log. One connection, used from one thread at a time.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from greenroom.runtime.errors import GreenroomError
+from greenroom.runtime.segments import Segment
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE segments (
+    id TEXT PRIMARY KEY,
+    parent TEXT,
+    namespace TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    num_bytes INTEGER NOT NULL,
+    last_used REAL NOT NULL,
+    record BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX segments_by_parent ON segments (parent);
+CREATE TABLE agents (
+    namespace TEXT NOT NULL,
+    name TEXT NOT NULL,
+    head TEXT,
+    system TEXT,
+    fingerprint TEXT NOT NULL,
+    created REAL NOT NULL,
+    last_used REAL NOT NULL,
+    extras BLOB NOT NULL,
+    PRIMARY KEY (namespace, name)
+) WITHOUT ROWID;
+CREATE INDEX agents_by_head ON agents (head);
+"""
+# What no head and no pin reaches: a walk from them towards the roots finds all that is alive.
+_UNREACHABLE = """
+WITH RECURSIVE alive (id) AS (
+    SELECT head FROM agents WHERE head IS NOT NULL
+    UNION SELECT value FROM json_each(?)
+    UNION SELECT parent FROM segments JOIN alive USING (id) WHERE parent IS NOT NULL
+)
+SELECT id FROM segments WHERE id NOT IN (SELECT id FROM alive)
+"""
+_AGENT_COLUMNS = "namespace, name, head, system, fingerprint, created, last_used, extras"
+
+
+class StoreBusy(GreenroomError):
+    """Another process has this store open; ``path`` is the store's folder."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"the store in {path} is in use by another greenroom process; "
+            "stop that one, or set another home"
+        )
+        self.path = path
+
+
+class StoreTooNew(GreenroomError):
+    """The index was written by a later greenroom; ``found`` is its schema version."""
+
+    def __init__(self, path: Path, found: int) -> None:
+        super().__init__(
+            f"the store in {path} has schema {found}, this greenroom knows {SCHEMA_VERSION}; "
+            "install a newer greenroom, or set another home"
+        )
+        self.path = path
+        self.found = found
+
+
+class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent as the index knows it. Times are in seconds since the epoch."""
+
+    namespace: str
+    name: str
+    head: str | None
+    system: str | None
+    fingerprint: str
+    created: float
+    last_used: float
+    extras: Mapping[str, Any] = {}
+
+
+class Contents(msgspec.Struct, frozen=True):
+    """All that the index holds; parents stand before their children."""
+
+    agents: tuple[AgentRow, ...]
+    segments: tuple[Segment, ...]
+
+
+class Index:
+    """The index below ``root``, locked against other processes until ``close``.
+
+    Raises StoreBusy or StoreTooNew. Use it from one thread at a time.
+    """
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = _lock(root)
+        try:
+            # The file is made first, for its mode; SQLite gives its companions the same.
+            path = root / "index.sqlite"
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            try:
+                self._prepare(root)
+            except BaseException:
+                self._db.close()
+                raise
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _prepare(self, root: Path) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA fullfsync = ON")  # macOS: past the drive's cache
+        (found,) = self._db.execute("PRAGMA user_version").fetchone()
+        if found > SCHEMA_VERSION:
+            raise StoreTooNew(root, found)
+        if found == 0:
+            with self._transaction():
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def close(self) -> None:
+        """Close the database and let another process have it."""
+        self._db.close()
+        os.close(self._lock)
+
+    def commit(self, segments: Iterable[Segment] = (), agent: AgentRow | None = None) -> None:
+        """Add segments whose files are durable, and move an agent, in one transaction.
+
+        A segment that is there already stays as it is.
+        """
+        with self._transaction():
+            self._db.executemany(
+                "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [
+                    (s.id, s.parent, s.namespace, s.fingerprint, s.num_bytes, s.created, _pack(s))
+                    for s in segments
+                ],
+            )
+            if agent is not None:
+                row = (*msgspec.structs.astuple(agent)[:-1], msgspec.msgpack.encode(agent.extras))
+                self._db.execute(
+                    f"INSERT OR REPLACE INTO agents ({_AGENT_COLUMNS}) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    row,
+                )
+
+    def load_all(self) -> Contents:
+        """Everything, for a start. A segment whose chain is broken stands at the end."""
+        rows = self._db.execute("SELECT record FROM segments")
+        decode = msgspec.msgpack.Decoder(Segment).decode
+        return Contents(self.list_agents(), _parents_first([decode(row[0]) for row in rows]))
+
+    def get_agent(self, namespace: str, name: str) -> AgentRow | None:
+        found = self._agents("WHERE namespace = ? AND name = ?", (namespace, name))
+        return found[0] if found else None
+
+    def list_agents(self, namespace: str | None = None) -> tuple[AgentRow, ...]:
+        """Agents by name; of all namespaces when none is given."""
+        if namespace is None:
+            return self._agents("", ())
+        return self._agents("WHERE namespace = ?", (namespace,))
+
+    def delete_agent(self, namespace: str, name: str) -> bool:
+        """Forget an agent; its segments stay until they are collected. False if unknown."""
+        with self._transaction():
+            return self._db.execute(
+                "DELETE FROM agents WHERE namespace = ? AND name = ?", (namespace, name)
+            ).rowcount > 0  # fmt: skip
+
+    def touch(self, segment_ids: Iterable[str], now: float) -> None:
+        """Note that segments were used."""
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE segments SET last_used = ? WHERE id = ?", [(now, i) for i in segment_ids]
+            )
+
+    def unreachable(self, pins: Iterable[str] = ()) -> tuple[str, ...]:
+        """Segments that no agent's head and none of ``pins`` needs."""
+        encoded = msgspec.json.encode(list(pins)).decode()
+        return tuple(row[0] for row in self._db.execute(_UNREACHABLE, (encoded,)))
+
+    def remove(self, segment_ids: Sequence[str]) -> None:
+        """Forget segments: before their files are deleted, so that no row is left without one."""
+        with self._transaction():
+            self._db.executemany(
+                "DELETE FROM segments WHERE id = ?", [(each,) for each in segment_ids]
+            )
+
+    def total_bytes(self) -> int:
+        """Encoded bytes of all segments."""
+        (total,) = self._db.execute("SELECT COALESCE(SUM(num_bytes), 0) FROM segments").fetchone()
+        return int(total)
+
+    def _agents(self, where: str, values: Sequence[str]) -> tuple[AgentRow, ...]:
+        query = f"SELECT {_AGENT_COLUMNS} FROM agents {where} ORDER BY namespace, name"
+        names = AgentRow.__struct_fields__
+        return tuple(
+            AgentRow(**dict(zip(names, (*row[:-1], msgspec.msgpack.decode(row[-1])), strict=True)))
+            for row in self._db.execute(query, values)
+        )
+
+    @contextmanager
+    def _transaction(self) -> Any:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+
+def _lock(root: Path) -> int:
+    """Lock the store for this process; the lock goes with the process, however it ends."""
+    descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StoreBusy(root) from None
+    return descriptor
+
+
+def _pack(segment: Segment) -> bytes:
+    return msgspec.msgpack.encode(segment)
+
+
+def _parents_first(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    children: dict[str | None, list[Segment]] = {}
+    known = {segment.id for segment in segments}
+    for segment in sorted(segments, key=lambda each: (each.created, each.id)):
+        children.setdefault(segment.parent, []).append(segment)
+    ordered = list(children.get(None, ()))
+    for segment in ordered:
+        ordered.extend(children.get(segment.id, ()))
+    for parent, broken in children.items():
+        if parent is not None and parent not in known:
+            ordered.extend(broken)
+    if len(ordered) < len(segments):
+        placed = {segment.id for segment in ordered}
+        ordered.extend(each for each in segments if each.id not in placed)
+    return tuple(ordered)

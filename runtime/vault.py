@@ -1,0 +1,263 @@
+"""The vault: one safetensors file per segment, whole or not there at all.
+
+A file is written under another name, synced, linked to its own, and its folder synced, so that a
+segment that was acknowledged survives a crash. What is read is believed only if the digest over
+metadata and arrays holds, the address is that of the content, and format, codec and model are
+known; anything else is a typed error and never reaches a decoder.
+
+All methods block and may be called from several threads at once.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import os
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from greenroom.runtime.codec import Payload, codec_labelled
+from greenroom.runtime.errors import GreenroomError
+from greenroom.runtime.quantize import Array, Bytes
+from greenroom.runtime.segments import Segment, digest
+
+FORMAT = "greenroom segment"
+FORMAT_VERSION = "1"
+_SUFFIX = ".safetensors"
+_MAX_HEADER = 64 << 20
+# A closed table: uint16 is how numpy carries the bits of a bfloat16.
+_TYPES: Mapping[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+}
+_NAMES = {dtype: name for name, dtype in _TYPES.items()}
+
+
+class VaultError(GreenroomError):
+    """A segment's file cannot be used; ``segment_id`` names it. The caller goes on from the
+    deepest good ancestor."""
+
+    def __init__(self, message: str, *, segment_id: str) -> None:
+        super().__init__(message)
+        self.segment_id = segment_id
+
+
+class Missing(VaultError):
+    """There is no file for this segment."""
+
+
+class Damaged(VaultError):
+    """The file is truncated or changed: the disk's or somebody else's doing."""
+
+
+class Foreign(VaultError):
+    """The file is sound but not ours to read: another format, codec or model."""
+
+
+class _Tensor(msgspec.Struct):
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+
+class Vault:
+    """Segment files below ``root``. ``fingerprint``, when given, is the only model accepted."""
+
+    def __init__(self, root: Path, fingerprint: str | None = None) -> None:
+        self._segments = root / "segments"
+        self._quarantine = root / "quarantine"
+        self._temporary = root / "tmp"
+        self._fingerprint = fingerprint
+        for folder in (self._segments, self._quarantine, self._temporary):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _sync_folder(root)
+
+    def path(self, segment_id: str) -> Path:
+        return self._segments / segment_id[:2] / (segment_id + _SUFFIX)
+
+    def write(self, segment: Segment, payload: Payload) -> bool:
+        """Make a segment durable. False when its file is there already: it is never replaced,
+        since others may have gone on from its bytes."""
+        path = self.path(segment.id)
+        if path.exists():
+            _sync_folder(path.parent)  # whoever wrote it may not have come so far yet
+            return False
+        if not path.parent.exists():
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            _sync_folder(self._segments)
+        temporary = self._temporary / uuid.uuid4().hex
+        try:
+            _write_file(temporary, segment, payload)
+            # A link, unlike a rename, never replaces what another thread put there meanwhile.
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+            _sync_folder(path.parent)
+        return True
+
+    def read(self, segment_id: str) -> tuple[Segment, Payload]:
+        """Read and verify one segment: one read, arrays are views of it.
+
+        Raises Missing, Damaged or Foreign.
+        """
+        try:
+            content = np.fromfile(self.path(segment_id), np.uint8)
+        except FileNotFoundError:
+            raise Missing(f"segment {segment_id} has no file", segment_id=segment_id) from None
+        segment, payload = _parse(segment_id, content)
+        if self._fingerprint not in (None, segment.fingerprint):
+            raise Foreign(
+                f"segment {segment_id} belongs to model {segment.fingerprint}",
+                segment_id=segment_id,
+            )
+        return segment, payload
+
+    def ids(self) -> Iterator[str]:
+        """Ids of all segment files, in no order."""
+        for path in self._segments.glob("??/*" + _SUFFIX):
+            yield path.name.removesuffix(_SUFFIX)
+
+    def delete(self, segment_id: str) -> int:
+        """Remove a segment's file; returns the bytes freed, 0 when there was none."""
+        path = self.path(segment_id)
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            return 0
+        return size
+
+    def quarantine(self, segment_id: str) -> Path | None:
+        """Set a file aside, so that it is neither read again nor in the way of a good one."""
+        target = self._quarantine / f"{segment_id}.{uuid.uuid4().hex[:8]}{_SUFFIX}"
+        try:
+            self.path(segment_id).rename(target)
+        except FileNotFoundError:
+            return None
+        _sync_folder(self._quarantine)
+        _sync_folder(self.path(segment_id).parent)
+        return target
+
+    def clear_temporary(self) -> int:
+        """Remove what interrupted writes left; only for the owner of the store, at its start."""
+        leftovers = list(self._temporary.iterdir())
+        for path in leftovers:
+            path.unlink()
+        return len(leftovers)
+
+    def usage_bytes(self) -> int:
+        """Bytes of every file here: segments, quarantine, leftovers and strangers alike."""
+        total = 0
+        for folder in (self._segments, self._quarantine, self._temporary):
+            for path in folder.rglob("*"):
+                with contextlib.suppress(FileNotFoundError):
+                    total += path.stat().st_size if path.is_file() else 0
+        return total
+
+
+def content_digest(record: str, arrays: Mapping[str, Array]) -> str:
+    """SHA-256 over a segment's metadata and its arrays, whatever the layout of the file."""
+    hasher = hashlib.sha256()
+    for name in ("", *sorted(arrays)):
+        array = arrays.get(name)
+        head = record if array is None else f"{name} {_NAMES[array.dtype]} {array.shape}"
+        encoded = head.encode()
+        hasher.update(len(encoded).to_bytes(8, "little"))
+        hasher.update(encoded)
+        if array is not None:
+            hasher.update(np.ascontiguousarray(array).data)
+    return hasher.hexdigest()
+
+
+def _write_file(path: Path, segment: Segment, payload: Payload) -> None:
+    record = msgspec.json.encode(segment).decode()
+    header: dict[str, object] = {
+        "__metadata__": {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "segment": record,
+            "digest": content_digest(record, payload.arrays),
+        }
+    }
+    # Wide types first, so that every array is aligned to its type.
+    ordered = sorted(payload.arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    at = 0
+    for name, array in ordered:
+        header[name] = _Tensor(_NAMES[array.dtype], array.shape, (at, at + array.nbytes))
+        at += array.nbytes
+    encoded = msgspec.json.encode(header)
+    encoded += b" " * (-len(encoded) % 8)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with io.FileIO(descriptor, "wb") as file:
+        _write_all(file, memoryview(len(encoded).to_bytes(8, "little") + encoded))
+        for _, array in ordered:
+            _write_all(file, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        sync_file(descriptor)
+
+
+def _write_all(file: io.FileIO, data: memoryview) -> None:
+    while data:
+        data = data[file.write(data) :]
+
+
+def _parse(
+    segment_id: str, content: np.ndarray[Any, np.dtype[np.uint8]]
+) -> tuple[Segment, Payload]:
+    try:
+        size = int.from_bytes(content[:8].tobytes(), "little")
+        if len(content) < 8 or not 0 < size <= min(len(content) - 8, _MAX_HEADER):
+            raise Damaged(f"segment {segment_id} is truncated", segment_id=segment_id)
+        header = msgspec.json.decode(
+            content[8 : 8 + size].tobytes(), type=dict[str, dict[str, Any]]
+        )
+        metadata = header.pop("__metadata__", {})
+        if (metadata.get("format"), metadata.get("version")) != (FORMAT, FORMAT_VERSION):
+            raise Foreign(f"segment {segment_id} is no segment of ours", segment_id=segment_id)
+        arrays = {
+            name: _view(content[8 + size :], msgspec.convert(tensor, _Tensor))
+            for name, tensor in header.items()
+        }
+        record = metadata["segment"]
+        if content_digest(record, arrays) != metadata["digest"]:
+            raise Damaged(f"segment {segment_id} fails its digest", segment_id=segment_id)
+        segment = msgspec.json.decode(record, type=Segment)
+    except (ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError) as error:
+        raise Damaged(f"segment {segment_id} is damaged: {error}", segment_id=segment_id) from error
+    if segment.id != segment_id or digest(segment) != segment_id:
+        raise Damaged(f"segment {segment_id} holds {segment.id}", segment_id=segment_id)
+    if codec_labelled(segment.codec) is None:
+        raise Foreign(f"segment {segment_id} is in {segment.codec}", segment_id=segment_id)
+    return segment, Payload(segment.codec, segment.num_tokens, arrays)
+
+
+def _view(data: Bytes, tensor: _Tensor) -> Array:
+    start, stop = tensor.data_offsets
+    if not 0 <= start <= stop <= len(data):
+        raise ValueError(f"an array at [{start}, {stop}) of {len(data)} bytes")
+    return data[start:stop].view(_TYPES[tensor.dtype]).reshape(tensor.shape)
+
+
+def sync_file(descriptor: int) -> None:
+    """Put a file's bytes on the medium; macOS's fsync alone leaves them in the drive's cache."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,187 @@
+"""The index: transactions, collection, locking, and order at a start."""
+
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from greenroom.runtime.index import AgentRow, Index, StoreBusy, StoreTooNew
+from greenroom.runtime.segments import Segment, make_segment
+
+
+def segment(parent: Segment | None = None, **over: Any) -> Segment:
+    fields: dict[str, Any] = {
+        "parent": parent.id if parent else None,
+        "start": parent.end if parent else 0,
+        "tokens": [1, 2, 3],
+        "kind": "prompt",
+        "namespace": "n",
+        "fingerprint": "f",
+        "codec": "float/1",
+        "messages": ({"role": "user", "content": "hi"},),
+        "num_bytes": 10,
+    }
+    return make_segment(**{**fields, **over})
+
+
+def agent(name: str, head: str | None = None, **over: Any) -> AgentRow:
+    fields: dict[str, Any] = {
+        "namespace": "n",
+        "system": None,
+        "fingerprint": "f",
+        "created": 1.0,
+        "last_used": 2.0,
+    }
+    return AgentRow(name=name, head=head, **{**fields, **over})
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    opened = Index(tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_a_turn_is_there_after_reopening(tmp_path: Path) -> None:
+    root = segment(created=5.0)
+    child = segment(root, created=1.0)
+    alice = agent("alice", child.id, extras={"tags": ["x"], "date": "2026-01-02"})
+    index = Index(tmp_path)
+    index.commit([root, child], alice)
+    index.commit(agent=agent("bob", namespace="m"))
+    index.close()
+    index = Index(tmp_path)
+    contents = index.load_all()
+    assert contents.segments == (root, child)
+    assert [a.name for a in contents.agents] == ["bob", "alice"]
+    assert index.get_agent("n", "alice") == alice
+    assert index.get_agent("m", "alice") is None
+    assert index.list_agents("n") == (alice,)
+    assert index.total_bytes() == 20
+    index.close()
+
+
+def test_committing_again_moves_the_head_and_keeps_the_segment(index: Index) -> None:
+    root = segment()
+    index.commit([root], agent("alice", root.id))
+    child = segment(root)
+    index.commit([segment(created=99.0), child], agent("alice", child.id, last_used=7.0))
+    assert index.load_all().segments == (root, child)
+    found = index.get_agent("n", "alice")
+    assert found is not None
+    assert (found.head, found.last_used) == (child.id, 7.0)
+
+
+def test_a_failed_commit_leaves_nothing(index: Index) -> None:
+    root = segment()
+    with pytest.raises(sqlite3.Error):
+        index.commit([root], agent("alice", root.id, created=object()))
+    assert index.load_all() == type(index.load_all())((), ())
+    index.commit([root], agent("alice", root.id))
+    assert len(index.load_all().segments) == 1
+
+
+def test_deleting_an_agent_frees_what_only_it_needs(index: Index) -> None:
+    root = segment()
+    one, two = segment(root, tokens=[4]), segment(root, tokens=[5])
+    index.commit([root, one], agent("alice", one.id))
+    index.commit([two], agent("bob", two.id))
+    assert index.unreachable() == ()
+    assert index.delete_agent("n", "alice")
+    assert not index.delete_agent("n", "alice")
+    assert index.unreachable() == (one.id,)
+    assert index.unreachable([one.id]) == ()
+    index.remove(index.unreachable())
+    assert {each.id for each in index.load_all().segments} == {root.id, two.id}
+    assert index.total_bytes() == 20
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=12))
+def test_collection_never_touches_what_a_head_or_pin_reaches(
+    tmp_path_factory: pytest.TempPathFactory, grown: list[tuple[int, bool]]
+) -> None:
+    index = Index(tmp_path_factory.mktemp("store"))
+    made: list[Segment] = []
+    heads: list[Segment] = []
+    for number, (parent, is_head) in enumerate(grown):
+        made.append(segment(made[parent] if parent < len(made) else None, tokens=[number]))
+        index.commit([made[-1]], agent(str(number), made[-1].id) if is_head else None)
+        if is_head:
+            heads.append(made[-1])
+    pins = [each.id for each in made[::5]]
+    by_id = {each.id: each for each in made}
+    alive = set()
+    for start in [each.id for each in heads] + pins:
+        at: str | None = start
+        while at is not None:
+            alive.add(at)
+            at = by_id[at].parent
+    assert set(index.unreachable(pins)) == by_id.keys() - alive
+    index.close()
+
+
+def test_touched_segments_stay_themselves(index: Index) -> None:
+    root = segment()
+    index.commit([root])
+    index.touch([root.id, "unknown"], 50.0)
+    assert index.load_all().segments == (root,)
+
+
+def test_parents_come_first_and_broken_chains_last(index: Index) -> None:
+    root = segment(created=3.0)
+    chain = [root]
+    for number in range(5):
+        chain.append(segment(chain[-1], tokens=[number], created=2.0 - number))
+    lost = segment(tokens=[9])
+    orphan = segment(lost, tokens=[8])
+    below = segment(orphan, tokens=[7])
+    index.commit([below, orphan, *reversed(chain)])
+    loaded = index.load_all().segments
+    assert loaded[:6] == tuple(chain)
+    assert {s.id for s in loaded[6:]} == {orphan.id, below.id}
+
+
+def test_a_second_process_is_refused_in_a_clear_sentence(tmp_path: Path) -> None:
+    index = Index(tmp_path)
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from greenroom.runtime.index import Index, StoreBusy\n"
+        "try: Index(Path(sys.argv[1]))\n"
+        "except StoreBusy as busy: print(busy)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "in use by another greenroom process" in told
+    with pytest.raises(StoreBusy):
+        Index(tmp_path)
+    index.close()
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == ""
+    Index(tmp_path).close()
+
+
+def test_a_later_schema_is_refused_and_unlocks(tmp_path: Path) -> None:
+    Index(tmp_path).close()
+    db = sqlite3.connect(tmp_path / "index.sqlite")
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    for _ in range(2):
+        with pytest.raises(StoreTooNew) as caught:
+            Index(tmp_path)
+        assert caught.value.found == 99
+
+
+def test_files_are_private(tmp_path: Path) -> None:
+    index = Index(tmp_path / "store")
+    index.commit([segment()])
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "store").iterdir()}
+    index.close()
+    assert modes == {0o600}
+    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
