@@ -92,10 +92,12 @@ class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Contents(msgspec.Struct, frozen=True):
-    """All that the index holds; parents stand before their children."""
+    """All that the index holds: agents, segments with parents before children, and the ids of
+    the segments that lost their chain, which nothing can use any more."""
 
     agents: tuple[AgentRow, ...]
     segments: tuple[Segment, ...]
+    broken: tuple[str, ...]
 
 
 class Index:
@@ -161,10 +163,11 @@ class Index:
                 )
 
     def load_all(self) -> Contents:
-        """Everything, for a start. A segment whose chain is broken stands at the end."""
+        """Everything, for a start."""
         rows = self._db.execute("SELECT record FROM segments")
         decode = msgspec.msgpack.Decoder(Segment).decode
-        return Contents(self.list_agents(), _parents_first([decode(row[0]) for row in rows]))
+        whole, broken = _by_chain(decode(row[0]) for row in rows)
+        return Contents(self.list_agents(), whole, broken)
 
     def get_agent(self, namespace: str, name: str) -> AgentRow | None:
         found = self._agents("WHERE namespace = ? AND name = ?", (namespace, name))
@@ -241,18 +244,22 @@ def _pack(segment: Segment) -> bytes:
     return msgspec.msgpack.encode(segment)
 
 
-def _parents_first(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+def _by_chain(segments: Iterable[Segment]) -> tuple[tuple[Segment, ...], tuple[str, ...]]:
+    """Segments with whole chains, parents before children and older before newer; ids of the
+    others."""
     children: dict[str | None, list[Segment]] = {}
-    known = {segment.id for segment in segments}
     for segment in sorted(segments, key=lambda each: (each.created, each.id)):
         children.setdefault(segment.parent, []).append(segment)
-    ordered = list(children.get(None, ()))
-    for segment in ordered:
-        ordered.extend(children.get(segment.id, ()))
-    for parent, broken in children.items():
-        if parent is not None and parent not in known:
-            ordered.extend(broken)
-    if len(ordered) < len(segments):
-        placed = {segment.id for segment in ordered}
-        ordered.extend(each for each in segments if each.id not in placed)
-    return tuple(ordered)
+    whole = children.pop(None, [])
+    for parent in whole:
+        for child in children.pop(parent.id, ()):
+            if _continues(parent, child):
+                whole.append(child)
+            else:
+                children.setdefault("", []).append(child)
+    return tuple(whole), tuple(each.id for lost in children.values() for each in lost)
+
+
+def _continues(parent: Segment, child: Segment) -> bool:
+    same_kin = (parent.namespace, parent.fingerprint) == (child.namespace, child.fingerprint)
+    return same_kin and parent.start < child.start <= parent.end

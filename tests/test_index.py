@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenroom.runtime.index import AgentRow, Index, StoreBusy, StoreTooNew
+from greenroom.runtime.index import AgentRow, Contents, Index, StoreBusy, StoreTooNew
 from greenroom.runtime.segments import Segment, make_segment
 
 
@@ -83,7 +83,7 @@ def test_a_failed_commit_leaves_nothing(index: Index) -> None:
     root = segment()
     with pytest.raises(sqlite3.Error):
         index.commit([root], agent("alice", root.id, created=object()))
-    assert index.load_all() == type(index.load_all())((), ())
+    assert index.load_all() == Contents((), (), ())
     index.commit([root], agent("alice", root.id))
     assert len(index.load_all().segments) == 1
 
@@ -135,7 +135,7 @@ def test_touched_segments_stay_themselves(index: Index) -> None:
     assert index.load_all().segments == (root,)
 
 
-def test_parents_come_first_and_broken_chains_last(index: Index) -> None:
+def test_parents_come_first_and_broken_chains_apart(index: Index) -> None:
     root = segment(created=3.0)
     chain = [root]
     for number in range(5):
@@ -143,10 +143,12 @@ def test_parents_come_first_and_broken_chains_last(index: Index) -> None:
     lost = segment(tokens=[9])
     orphan = segment(lost, tokens=[8])
     below = segment(orphan, tokens=[7])
-    index.commit([below, orphan, *reversed(chain)])
-    loaded = index.load_all().segments
-    assert loaded[:6] == tuple(chain)
-    assert {s.id for s in loaded[6:]} == {orphan.id, below.id}
+    beyond = segment(root, start=4)
+    strange = segment(root, fingerprint="g", tokens=[6])
+    index.commit([below, orphan, beyond, strange, *reversed(chain)])
+    loaded = index.load_all()
+    assert loaded.segments == tuple(chain)
+    assert set(loaded.broken) == {each.id for each in (orphan, below, beyond, strange)}
 
 
 def test_a_second_process_is_refused_in_a_clear_sentence(tmp_path: Path) -> None:
