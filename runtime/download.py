@@ -163,11 +163,11 @@ def _fetch_commands(requirement: str, into: Path) -> list[tuple[str, list[str]]]
     commands: list[tuple[str, list[str]]] = []
     if importlib.util.find_spec("pip") is not None:
         commands.append(("pip", [sys.executable, "-m", "pip", *pip]))
+    elif (found := shutil.which("pip3") or shutil.which("pip")) is not None:
+        commands.append(("pip", [found, *pip]))
     if (uv := shutil.which("uv")) is not None:
         install = ["pip", "install", "--no-deps", "--python", sys.executable]
         commands.append(("uv", [uv, *install, "--target", str(into), requirement]))
-    if (found := shutil.which("pip3") or shutil.which("pip")) is not None:
-        commands.append(("pip", [found, *pip]))
     return commands
 
 
