@@ -17,9 +17,9 @@ from greenroom.runtime.state import State
 if TYPE_CHECKING:
     from greenroom.runtime.cell import Cell
 
-# Messages handled in a row before the loop may serve others: enough to make the yield free,
+# Messages handled in a row before the loop may serve others: enough to make the yield cheap,
 # few enough that a flooded actor delays its neighbours by microseconds.
-QUOTA = 32
+QUOTA = 8
 
 
 async def run(cell: Cell) -> None:

@@ -77,9 +77,12 @@ class Mailbox:
         return len(self._queue) + (len(self._signals) if self._signals else 0)
 
     def offer(self, envelope: Envelope) -> bool:
-        """Queue it if there is room and nobody waits before it; False (and counted) otherwise."""
+        """Queue it if there is room; False (and counted) otherwise.
+
+        Room goes to those who wait as soon as there is some, so nobody is overtaken here.
+        """
         depth = len(self._queue)
-        if depth >= self.capacity or self._waiting:
+        if depth >= self.capacity:
             self.rejected += 1
             return False
         self._queue.append(envelope)
@@ -89,7 +92,7 @@ class Mailbox:
 
     def offer_or_wait(self, envelope: Envelope) -> bool:
         """Queue it, or put it in the line of those who wait for room (False)."""
-        if len(self._queue) < self.capacity and not self._waiting:
+        if len(self._queue) < self.capacity:
             return self.offer(envelope)
         if self._waiting is None:
             self._waiting = deque()

@@ -52,12 +52,12 @@ class Ref(Generic[M_contra]):
     async def send(self, message: M_contra) -> None:
         """``tell`` that, under the ``wait`` policy, waits for room. Same errors."""
         cell = self._cell
-        envelope = Envelope(message, None, cell.now(), asyncio.get_running_loop().create_future())
+        envelope = Envelope(message, None, cell.now())
         if cell.post_or_wait(envelope):
             return
-        assert envelope.admitted is not None
+        admitted = envelope.admitted = cell.system.loop.create_future()
         try:
-            await envelope.admitted
+            await admitted
         except asyncio.CancelledError:
             cell.mailbox.remove(envelope)
             raise

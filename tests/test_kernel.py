@@ -164,6 +164,8 @@ class World:
                 self.ends.append(asyncio.create_task(self.system.stop(ref, args[1])))
             case "kill":
                 self.ends.append(asyncio.create_task(self.system.kill(ref)))
+            case _:
+                raise ValueError(action)
 
     def check_asks(self) -> None:
         """Every ask ends, once, in one of the ways that are promised."""
