@@ -84,7 +84,7 @@ async def _drain(cell: Cell) -> bool:
             cell.current = None
             if envelope.abandoned:
                 recovery.forget_cancellation(cell)
-            elif envelope.reply is not None and not envelope.reply.done():
+            if envelope.reply is not None and not envelope.reply.done():
                 envelope.reply.set_result(answer)
 
 

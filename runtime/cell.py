@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenroom.runtime import activation, recovery
 from greenroom.runtime.channel import Channel
-from greenroom.runtime.errors import ActorStopped, AskTimeout, MailboxFull
+from greenroom.runtime.errors import ActorStopped, AskTimeout, ChannelCancelled, MailboxFull
 from greenroom.runtime.mailbox import Envelope, Mailbox
 from greenroom.runtime.message import Terminated
 from greenroom.runtime.ref import Ref
@@ -160,8 +160,7 @@ class Cell:
                 self.interrupt()
         elif self.mailbox.remove(envelope):
             self.cancelled += 1
-            if envelope.reply is not None and not envelope.reply.done():
-                envelope.reply.cancel()
+            self.answer(envelope, ChannelCancelled("the reader has left"))
 
     def expire(self, envelope: Envelope, timeout_s: float) -> None:
         """An ask has taken too long."""

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from greenroom.runtime.actor import LOGGER
-from greenroom.runtime.errors import ActorFailed, ActorStopped, GreenroomError
+from greenroom.runtime.errors import ActorFailed, ActorStopped, ChannelCancelled, GreenroomError
 from greenroom.runtime.message import Terminated
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.state import OVER, Reason, State, Verdict
@@ -35,8 +35,10 @@ def settled(cell: Cell, error: BaseException | None, envelope: Envelope | None) 
         return True
     abandoned = envelope is not None and envelope.abandoned
     if isinstance(error, asyncio.CancelledError):
-        if abandoned:
+        if abandoned and envelope is not None:
             forget_cancellation(cell)
+            # The asker has left, unless it was the reader of the reply channel who did.
+            cell.answer(envelope, ChannelCancelled("the reader has left"))
             return True
         if cell.task is not None and cell.task.cancelling():
             # Not the kernel's own: somebody tears the loop down.

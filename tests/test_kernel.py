@@ -211,7 +211,7 @@ class World:
     scope=st.sampled_from(["one", "all"]),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_the_guarantees_hold_for_any_interleaving(
     script: list[tuple[Any, ...]], scope: str, seed: int
 ) -> None:

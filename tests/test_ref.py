@@ -9,6 +9,7 @@ from greenroom.runtime.errors import (
     ActorFailed,
     ActorStopped,
     AskTimeout,
+    ChannelCancelled,
     InvalidRequest,
     MailboxFull,
 )
@@ -16,7 +17,7 @@ from greenroom.runtime.mailbox import MailboxSpec
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.system import System
 from greenroom.runtime.testkit import expect_dead_letters, run, settle
-from tests.troupe import BoomError, Crash, Note, Notes, Order, Stream, Work, Worker
+from tests.troupe import BoomError, Crash, Note, Notes, Order, Play, Stream, Work, Worker
 
 SEEDS = range(5)
 
@@ -144,8 +145,11 @@ def test_a_timeout_cancels_the_running_handler_and_the_actor_goes_on() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("timeout", [None, 100.0])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_cancelled_ask_cancels_the_work_through_a_chain_of_actors(seed: int) -> None:
+def test_a_cancelled_ask_cancels_the_work_through_a_chain_of_actors(
+    seed: int, timeout: float | None
+) -> None:
     class Middle(Worker):
         def __init__(self, back: Ref[Order]) -> None:
             super().__init__()
@@ -159,7 +163,7 @@ def test_a_cancelled_ask_cancels_the_work_through_a_chain_of_actors(seed: int) -
         async with System() as system:
             back = system.spawn("back", lambda: Worker(trace))
             front = system.spawn("front", lambda: Middle(back))
-            asking = asyncio.create_task(front.ask(Work("deep", 60.0)))
+            asking = asyncio.create_task(front.ask(Work("deep", 60.0), timeout))
             await asyncio.sleep(1.0)
             asking.cancel()
             await asyncio.wait([asking])
@@ -191,6 +195,43 @@ def test_a_reader_that_leaves_cancels_the_handler_or_withdraws_the_message(queue
             assert await ref.ask(Notes()) == []
             expected = ["start", "busy done"] if queued else ["start", "stream cancelled after 3"]
             assert trace == expected
+
+    run(main)
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_when_the_reader_leaves_an_asker_who_is_somebody_else_hears_of_it(queued: bool) -> None:
+    async def main() -> None:
+        async with System() as system:
+            ref = system.spawn("a", Worker)
+            if queued:
+                ref.tell(Work("busy", 5.0))
+            channel: Channel[int] = Channel()
+            asking = asyncio.create_task(ref.ask(Play(channel)))
+            await asyncio.sleep(1.5)
+            channel.cancel()
+            with pytest.raises(ChannelCancelled):
+                await asking
+            assert await ref.ask(Notes()) == []
+
+    run(main)
+
+
+def test_when_the_reader_leaves_a_sender_in_line_hears_of_it() -> None:
+    async def main() -> None:
+        async with System() as system:
+            spec = MailboxSpec(capacity=1, when_full="wait")
+            ref = system.spawn("a", Worker, mailbox=spec)
+            ref.tell(Work("busy", 5.0))
+            await asyncio.sleep(1.0)
+            ref.tell(Note(1))
+            channel: Channel[int] = Channel()
+            sending = asyncio.create_task(ref.send(Stream(channel)))
+            await asyncio.sleep(1.0)
+            channel.cancel()
+            with pytest.raises(ChannelCancelled):
+                await sending
+            assert await ref.ask(Notes()) == [1]
 
     run(main)
 

@@ -9,7 +9,7 @@ from greenroom.runtime.message import Terminated
 from greenroom.runtime.props import Props
 from greenroom.runtime.system import System
 from greenroom.runtime.testkit import Probe, expect_dead_letters, run, settle
-from tests.troupe import Crash, Note, Notes, Work, Worker
+from tests.troupe import BoomError, Crash, Note, Notes, Work, Worker
 
 SEEDS = range(5)
 
@@ -87,6 +87,22 @@ def test_a_kill_overtakes_a_stop_and_a_full_mailbox() -> None:
                 await work
             assert trace == ["start", "work cancelled", "given up: ActorStopped"]
             assert system.dead_letters.counts == {"stopped": 256, "killed": 1}
+
+    run(main)
+
+
+def test_a_kill_outranks_a_failure_that_is_under_way() -> None:
+    async def main() -> None:
+        async with System() as system:
+            ref = system.spawn("a", Worker)
+            asking = asyncio.create_task(ref.ask(Work("work", 50.0)))
+            await asyncio.sleep(1.0)
+            ref.cell.fail(BoomError())
+            await system.kill(ref)
+            with pytest.raises(ActorStopped):
+                await asking
+            assert ref.cell.reason == "killed"
+            assert system.inspect().actors == []
 
     run(main)
 

@@ -39,7 +39,13 @@ class Stream(Message, frozen=True):
     reply: Channel[int]
 
 
-Order = Note | Notes | Work | Crash | Stream | Terminated
+class Play(Request[None], frozen=True):
+    """As Stream, for somebody who asks."""
+
+    reply: Channel[int]
+
+
+Order = Note | Play | Notes | Work | Crash | Stream | Terminated
 
 
 class Worker(Actor[Order]):
@@ -72,7 +78,7 @@ class Worker(Actor[Order]):
             case Crash(refuse, seconds):
                 await asyncio.sleep(seconds)
                 raise InvalidRequest("refused", param="refuse") if refuse else BoomError
-            case Stream(reply):
+            case Stream(reply) | Play(reply):
                 await self.stream(reply)
             case Terminated():
                 self.trace.append((message.ref.path, message.reason))
