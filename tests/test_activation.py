@@ -1,11 +1,10 @@
 import asyncio
 
-from tests.troupe import Note, Notes, Worker
-
 from greenroom.runtime.activation import QUOTA
 from greenroom.runtime.mailbox import MailboxSpec
 from greenroom.runtime.system import System
 from greenroom.runtime.testkit import run
+from tests.troupe import Note, Notes, Worker
 
 
 def test_an_idle_actor_has_no_task() -> None:
