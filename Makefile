@@ -51,7 +51,7 @@ check: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)
 	@test -f benchmarks/$(NAME).py || { echo "NAME is one of:" $(basename $(notdir $(wildcard benchmarks/*.py))); exit 1; }
-	$(BIN)/python benchmarks/$(NAME).py $(ARGS)
+	$(BIN)/python -m benchmarks.$(NAME) $(ARGS)
 
 # Versions only: no registry and no local path may get into the file.
 lock: $(DEV_STAMP)

@@ -1,15 +1,17 @@
 """Agents from Python: ``async with greenroom.open() as room``."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from greenroom.actors.app import Playhouse, open_house
+from greenroom.actors.app import open_house
 from greenroom.actors.http import serve_http
 from greenroom.actors.ongoing import opened
+from greenroom.actors.playhouse import Playhouse
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.names import validate_name
 from greenroom.runtime.records import (
@@ -140,8 +142,6 @@ async def open_room(
         overrides["model.name"] = model
     if home is not None:
         overrides["home"] = str(home)
-    async with AsyncExitStack() as stack:
-        house = await stack.enter_async_context(
-            open_house(load_settings(overrides=overrides).settings)
-        )
+    loaded = await asyncio.to_thread(load_settings, overrides=overrides)
+    async with open_house(loaded.settings) as house:
         yield Room(house)

@@ -34,7 +34,7 @@ T = TypeVar("T")
 class Store(Actor[StoreMessage]):
     """Answers from memory; what changes is in the index before it is in memory.
 
-    ``index`` is open and outlives a crash of this actor; a graceful stop closes it.
+    ``index`` is open, and stays so whatever becomes of this actor.
     """
 
     def __init__(self, index: Index, fingerprint: str) -> None:
@@ -54,12 +54,11 @@ class Store(Actor[StoreMessage]):
             self._know(row)
 
     async def on_stop(self) -> None:
-        """Close the index."""
-        await self._indexed(self._index.close)
-        self._thread.shutdown()
+        """Let the thread go; everything has been written."""
+        self._thread.shutdown(wait=False)
 
     def on_crash(self, error: BaseException) -> None:
-        """The index is read again by the next generation."""
+        """Let the thread go; the index is read again by the next generation."""
         self._thread.shutdown(wait=False)
 
     async def handle(self, message: StoreMessage) -> object:

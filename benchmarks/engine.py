@@ -1,6 +1,6 @@
 """The bare engine in a process of its own: what greenroom is measured against.
 
-    python benchmarks/engine.py MODEL_FOLDER raw|floor
+    python -m benchmarks.engine MODEL_FOLDER raw|floor
 
 Reads one JSON request a line from standard input and answers each with one line: ``raw`` is a cold
 prompt through mlx-lm's own ``generate_step``, ``floor`` one forward pass of the new tokens over a

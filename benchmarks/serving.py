@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from greenroom.runtime.layers import load_settings
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parent.parent
 
 
 class Answer(NamedTuple):
@@ -110,9 +110,9 @@ class BareEngine:
     """``engine.py`` as a process: "raw" or "floor"."""
 
     def __init__(self, model: Path, kind: str) -> None:
-        command = [sys.executable, str(HERE / "engine.py"), str(model), kind]
+        command = [sys.executable, "-m", "benchmarks.engine", str(model), kind]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
         self._read()
 

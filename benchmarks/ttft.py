@@ -5,8 +5,8 @@ the cold prompt (at its best chunk size), the server on it, a follow-up of 16 ne
 and restart, another follow-up, and the floor: one bare forward of the follow-up's new tokens over
 the decoded context, in another process. The client's clock, over HTTP, streamed. Medians.
 
-    python benchmarks/ttft.py [--lengths 512,1024,2048,4096] [--repeats 3]
-                              [--json ttft.json] [--plot ttft.png]
+    python -m benchmarks.ttft [--lengths 512,1024,2048,4096] [--repeats 3]
+                             [--json ttft.json] [--plot ttft.png]
 """
 
 import argparse
@@ -22,8 +22,8 @@ from typing import Any
 from mlx_lm.utils import load_tokenizer
 from rich.console import Console
 from rich.table import Table
-from serving import Answer, BareEngine, Server, shared_models
 
+from benchmarks.serving import Answer, BareEngine, Server, shared_models
 from greenroom.runtime.catalog import load_catalog
 from greenroom.runtime.download import ensure_model
 from greenroom.runtime.layers import load_settings

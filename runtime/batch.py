@@ -43,7 +43,7 @@ class DecodeBatch:
     def join(
         self, uid: int, job: Job, first_token: int, cache: list[Any], sampler: Sampler
     ) -> None:
-        """Add a prefilled sequence whose ``first_token`` was sampled already; it owns ``cache`` now."""
+        """Add a prefilled sequence whose ``first_token`` was sampled already; it takes ``cache``."""
         row = GenerationBatch(
             model=self._model,
             uids=[uid],
@@ -66,7 +66,7 @@ class DecodeBatch:
         return [Row(r.uid, r.token, r.finish_reason, r.prompt_cache) for r in self._batch.next()]
 
     def leave(self, uid: int) -> list[Any]:
-        """Take a row out before its end; returns its per-sequence cache, all emitted tokens in it."""
+        """Take a row out before its end; returns its cache, with all emitted tokens in it."""
         index = self._batch.uids.index(uid)
         cache: list[Any] = self._batch.extract_cache(index)
         self.drop([uid])

@@ -25,7 +25,7 @@ class HotPayloads:
         return payload
 
     def put(self, segment_id: str, payload: Payload) -> None:
-        """Keep it, and let go of the oldest until all fit; one larger than the budget is not kept."""
+        """Keep it, and let go of the oldest until all fit; what exceeds the budget is not kept."""
         self.drop(segment_id)
         self._payloads[segment_id] = payload
         self.num_bytes += payload.num_bytes

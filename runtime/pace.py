@@ -32,7 +32,7 @@ class Pace:
 
 
 class StageCounters(msgspec.Struct):
-    """What the stage has done since it was made. ``decode_rows / decode_steps`` is the mean batch."""
+    """What the stage has done so far; ``decode_rows / decode_steps`` is the mean batch."""
 
     decode_steps: int = 0
     decode_rows: int = 0

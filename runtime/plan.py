@@ -16,7 +16,7 @@ GRAIN = 16
 
 
 class Phase(Enum):
-    """Where a sequence is on its way over the stage; one that has ended only waits to be encoded."""
+    """Where a sequence is on its way over the stage; one that has ended waits to be encoded."""
 
     WAITING = "waiting"
     PREFILL = "prefill"

@@ -88,7 +88,7 @@ class TextDelta(msgspec.Struct, frozen=True, tag=True):
 
 
 class TurnDone(msgspec.Struct, frozen=True, tag=True):
-    """The turn ended and, with durability "turn", is on disk. ``head`` is where the agent stands."""
+    """The turn ended and, with durability "turn", is on disk. The agent stands at ``head``."""
 
     agent: str
     text: str

@@ -1,5 +1,6 @@
 """Between text and token ids: rendering, tokenizing, detokenizing. Safe off the MLX thread."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -104,7 +105,7 @@ class Text:
         """The rendered text between each two neighbouring token positions in ``cuts``."""
         whole = "".join(s.text for s in prompt.spans)
         offsets = [self._offset(prompt, c) for c in cuts]
-        return tuple(whole[a:b] for a, b in zip(offsets, offsets[1:], strict=False))
+        return tuple(whole[a:b] for a, b in itertools.pairwise(offsets))
 
     def _offset(self, prompt: "Prompt", position: int) -> int:
         characters = 0
@@ -116,7 +117,7 @@ class Text:
         return characters
 
     def kept(self, tokens: Sequence[int], visible: str) -> tuple[int, str]:
-        """How many of the sampled ``tokens`` lie wholly within the ``visible`` answer, and their text.
+        """How many of the sampled ``tokens`` lie within the ``visible`` answer, and their text.
 
         An end token is no text, and counts as within when everything before it is.
         """

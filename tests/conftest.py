@@ -1,8 +1,10 @@
 """What tests of several modules share: the default model, fetched once into the user's cache."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 from greenroom.runtime.catalog import load_catalog
 from greenroom.runtime.download import ensure_model
@@ -13,6 +15,13 @@ from greenroom.runtime.layers import load_settings
 def default_model_path() -> Path:
     """The folder of the model that every machine can run, GPU or not."""
     return ensure_model(load_catalog().default("cpu"), load_settings().settings.models_path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_blocked_loop() -> Iterator[None]:
+    """A call of ours that blocks the event loop (a file, a lock, a sleep) fails the test."""
+    with blockbuster_ctx(["greenroom.actors", "greenroom.runtime"]):
+        yield
 
 
 @pytest.fixture(scope="session")

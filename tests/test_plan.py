@@ -89,7 +89,7 @@ def test_two_that_prefill_alternate_and_all_come_to_an_end(
     left = dict(enumerate(prompts))
     phases = dict.fromkeys(left, Phase.WAITING)
     served = dict.fromkeys(left, -1)
-    history = []
+    history: list[int] = []
     step_number = 0
     while left:
         views = [

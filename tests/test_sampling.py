@@ -1,5 +1,7 @@
 """Samplers: greedy, and draws that depend on nothing but seed and position."""
 
+from typing import cast
+
 import mlx.core as mx
 import pytest
 
@@ -11,6 +13,10 @@ from tests.tiny import token
 def logprobs(rows: int = 1, vocabulary: int = 500) -> mx.array:
     raw = mx.random.normal((rows, vocabulary), key=mx.random.key(3)) * 3
     return raw - mx.logsumexp(raw, axis=-1, keepdims=True)
+
+
+def by_likelihood() -> list[int]:
+    return cast("list[int]", mx.argsort(-logprobs()[0]).tolist())
 
 
 def draw(sampling: Sampling, times: int = 20) -> list[int]:
@@ -51,7 +57,7 @@ def test_the_tightest_filter_leaves_the_most_likely(sampling: Sampling) -> None:
 
 
 def test_top_k_draws_among_the_k_most_likely() -> None:
-    order = mx.argsort(-logprobs(), axis=-1)[0].tolist()
+    order = by_likelihood()
     drawn = set(draw(Sampling(temperature=5.0, seed=2, top_k=3), 60))
     assert drawn == set(order[:3])
 
@@ -59,7 +65,7 @@ def test_top_k_draws_among_the_k_most_likely() -> None:
 def test_temperature_comes_before_top_p() -> None:
     # Flat at a high temperature: half of the mass is half of the vocabulary, not a few tokens.
     drawn = draw(Sampling(temperature=100.0, seed=2, top_p=0.5), 60)
-    likely = mx.argsort(-logprobs(), axis=-1)[0].tolist()
+    likely = by_likelihood()
     assert max(likely.index(t) for t in drawn) > 100
 
 

@@ -1,0 +1,111 @@
+"""The house behind every door: one loaded model with its agents."""
+
+import asyncio
+import secrets
+import time
+
+import msgspec
+
+from greenroom.actors.agent import Company
+from greenroom.actors.house import ModelCard
+from greenroom.actors.messages import (
+    AgentKey,
+    Count,
+    DirectorMessage,
+    ListAgents,
+    Turn,
+    Wake,
+    Whose,
+)
+from greenroom.runtime.catalog import ModelEntry, check_requested
+from greenroom.runtime.channel import Channel
+from greenroom.runtime.errors import Unavailable
+from greenroom.runtime.inspect import SystemInfo
+from greenroom.runtime.pace import StageCounters
+from greenroom.runtime.records import AgentInfo, TurnEvent, TurnRequest
+from greenroom.runtime.ref import Ref
+from greenroom.runtime.settings import Settings
+from greenroom.runtime.system import System
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What goes on inside: every actor, and what the stage has done so far."""
+
+    stage: StageCounters
+    actors: SystemInfo
+
+
+class Playhouse:
+    """One loaded model with its agents: the ``House`` behind every door."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        entry: ModelEntry,
+        company: Company,
+        director: Ref[DirectorMessage],
+        system: System,
+    ) -> None:
+        self.settings = settings
+        self.model = ModelCard(
+            entry.name, entry.hub_id, company.facts.context_window, int(time.time())
+        )
+        self._entry = entry
+        self._company = company
+        self._director = director
+        self._system = system
+        self._draining = False
+
+    def ready(self) -> bool:
+        """Whether turns are taken."""
+        return not self._draining
+
+    @property
+    def failure(self) -> "asyncio.Future[BaseException]":
+        """Done when something failed that no supervisor could help with."""
+        return self._system.failure
+
+    def drain(self) -> None:
+        """Take no new turns; those under way go on."""
+        self._draining = True
+
+    def resolve_model(self, name: str | None) -> str:
+        """The served model's catalog name. Raises NotFound where ``name`` means another."""
+        check_requested(self._entry, name)
+        return self._entry.name
+
+    async def open_turn(self, request: TurnRequest) -> Channel[TurnEvent]:
+        """Hand a turn to its agent; see ``House``."""
+        if self._draining:
+            raise Unavailable("the server is shutting down", retry_after_s=5.0)
+        key = await self._who(request)
+        agent = await self._director.ask(Wake(key))
+        reply: Channel[TurnEvent] = Channel(self.settings.actors.channel_capacity)
+        agent.tell(Turn(request, reply, time.perf_counter()))
+        return reply
+
+    async def enrol(self, name: str, system: str | None) -> None:
+        """Make the agent unless it is there. Raises Conflict for another system prompt."""
+        await self._director.ask(Wake(AgentKey("", name), system))
+
+    async def agents(self, namespace: str) -> list[AgentInfo]:
+        """Every agent of the namespace, by name."""
+        return list(await self._company.store.ask(ListAgents(namespace)))
+
+    async def status(self) -> Status:
+        """A look inside, for operators."""
+        return Status(await self.counters(), self._system.inspect())
+
+    async def counters(self) -> StageCounters:
+        """What the stage has done so far."""
+        return await self._company.gpu.ask(Count())
+
+    async def _who(self, request: TurnRequest) -> AgentKey:
+        """The agent that is named, else whoever remembers the history so far, else a new one."""
+        if request.agent is not None:
+            return AgentKey(request.namespace, request.agent)
+        text = self._company.facts.text
+        rendered = await asyncio.to_thread(text.render, request.messages)
+        tokens = await asyncio.to_thread(text.encode, rendered)
+        known = await self._company.store.ask(Whose(request.namespace, tokens, rendered))
+        return known or AgentKey(request.namespace, f"anon-{secrets.token_hex(6)}")
