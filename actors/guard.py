@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from greenroom.runtime.errors import GreenroomError, SettingsError
+from greenroom.runtime.errors import GreenroomError, NotFound, SettingsError
 
 NAMESPACE = web.RequestKey("namespace", str)
 """The caller's namespace: "" when no key is configured, else derived from the key."""
 
 _OPEN_PATHS = frozenset({"/health", "/health/ready"})
+ADMIN_PATH = "/admin/"
 
 
 class Unauthorized(GreenroomError):
@@ -35,9 +36,12 @@ class Guard:
     is set: such a server would be open to the whole network.
     """
 
-    def __init__(self, *, host: str, api_key: str, allowed_origins: tuple[str, ...]) -> None:
+    def __init__(
+        self, *, host: str, api_key: str, admin_key: str, allowed_origins: tuple[str, ...]
+    ) -> None:
         self._loopback = is_loopback(host)
         self._key = api_key.encode() if api_key else None
+        self._admin_key = admin_key.encode() if admin_key else None
         self._namespace = derive_namespace(api_key) if api_key else ""
         self._origins = frozenset(origin.lower().rstrip("/") for origin in allowed_origins)
         if not self._loopback and self._key is None:
@@ -47,11 +51,19 @@ class Guard:
             )
 
     def admit(self, request: web.Request) -> str:
-        """The caller's namespace. Raises ``Forbidden`` or ``Unauthorized``."""
+        """The caller's namespace.
+
+        Raises ``Forbidden`` or ``Unauthorized``, and ``NotFound`` for an administrative path when
+        no key for it is set.
+        """
         self._check_host(request.headers.get(hdrs.HOST))
         self._check_origin(request.headers.get(hdrs.ORIGIN), request.headers.get(hdrs.HOST))
-        if request.path not in _OPEN_PATHS:
-            self._check_key(request)
+        if request.path.startswith(ADMIN_PATH):
+            if self._admin_key is None:
+                raise NotFound("The administrative routes are off: set server.admin_key.")
+            _check_key(request, self._admin_key)
+        elif request.path not in _OPEN_PATHS and self._key is not None:
+            _check_key(request, self._key)
         return self._namespace
 
     def _check_host(self, host: str | None) -> None:
@@ -76,15 +88,15 @@ class Guard:
                 " yours."
             )
 
-    def _check_key(self, request: web.Request) -> None:
-        if self._key is None:
-            return
-        scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        given = token.strip() if scheme.lower() == "bearer" else ""
-        given = given or request.headers.get("x-api-key", "")
-        if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._key):
-            what = "The API key is wrong." if given else "An API key is required."
-            raise Unauthorized(f"{what} Send it as 'Authorization: Bearer <key>'.")
+
+
+def _check_key(request: web.Request, key: bytes) -> None:
+    scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    given = token.strip() if scheme.lower() == "bearer" else ""
+    given = given or request.headers.get("x-api-key", "")
+    if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), key):
+        what = "The API key is wrong." if given else "An API key is required."
+        raise Unauthorized(f"{what} Send it as 'Authorization: Bearer <key>'.")
 
 
 def guarding(guard: Guard) -> Middleware:

@@ -5,6 +5,8 @@ from typing import Protocol
 import msgspec
 
 from greenroom.runtime.channel import Channel
+from greenroom.runtime.inspect import SystemInfo
+from greenroom.runtime.pace import StageCounters
 from greenroom.runtime.records import AgentInfo, TurnEvent, TurnRequest
 from greenroom.runtime.settings import Settings
 
@@ -20,6 +22,13 @@ class ModelCard(msgspec.Struct, frozen=True):
     hf_id: str | None
     context_window: int
     created: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What goes on inside: every actor, and what the stage has done so far."""
+
+    stage: StageCounters
+    actors: SystemInfo
 
 
 class House(Protocol):
@@ -41,6 +50,8 @@ class House(Protocol):
     async def open_turn(self, request: TurnRequest) -> Channel[TurnEvent]: ...
 
     async def agents(self, namespace: str) -> list[AgentInfo]: ...
+
+    async def status(self) -> Status: ...
 
     def resolve_model(self, name: str | None) -> str: ...
 

@@ -52,6 +52,10 @@ class Lobby:
         """The caller's agents."""
         return _json({"object": "list", "data": await self._house.agents(request[NAMESPACE])})
 
+    async def status(self, _request: web.Request) -> web.Response:
+        """Every actor, and what the stage has done; for operators."""
+        return _json(await self._house.status())
+
     def _model(self) -> dict[str, object]:
         card = self._house.model
         return {
@@ -72,6 +76,7 @@ def build_app(house: House, *, host: str | None = None) -> web.Application:
     guard = Guard(
         host=host if host is not None else server.host,
         api_key=server.api_key,
+        admin_key=server.admin_key,
         allowed_origins=server.allowed_origins,
     )
     app = web.Application(
@@ -86,6 +91,7 @@ def build_app(house: House, *, host: str | None = None) -> web.Application:
             web.get("/v1/models/{id:.+}", lobby.model),
             web.post("/v1/chat/completions", chat.post),
             web.get("/v1/agents", lobby.agents),
+            web.get("/admin/status", lobby.status),
             web.get("/v1/agents/{name}/stream", sockets.get),
         ]
     )

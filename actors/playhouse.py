@@ -4,10 +4,8 @@ import asyncio
 import secrets
 import time
 
-import msgspec
-
 from greenroom.actors.agent import Company
-from greenroom.actors.house import ModelCard
+from greenroom.actors.house import ModelCard, Status
 from greenroom.actors.messages import (
     AgentKey,
     Count,
@@ -20,19 +18,11 @@ from greenroom.actors.messages import (
 from greenroom.runtime.catalog import ModelEntry, check_requested
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import Unavailable
-from greenroom.runtime.inspect import SystemInfo
 from greenroom.runtime.pace import StageCounters
 from greenroom.runtime.records import AgentInfo, TurnEvent, TurnRequest
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.system import System
-
-
-class Status(msgspec.Struct, frozen=True):
-    """What goes on inside: every actor, and what the stage has done so far."""
-
-    stage: StageCounters
-    actors: SystemInfo
 
 
 class Playhouse:

@@ -1,7 +1,6 @@
 """Processes under measurement: the real server over its real door, and the bare engine."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -144,5 +143,5 @@ def shared_models(home: Path) -> Iterator[Path]:
     """``home`` without memories, with the models that are there already."""
     models = load_settings().settings.models_path
     models.mkdir(parents=True, exist_ok=True)
-    os.symlink(models, home / "models")
+    (home / "models").symlink_to(models)
     yield home

@@ -1,1 +1,1 @@
-"""The runtime: an actor kernel that knows no LLM, pure policies, the model machinery and the disk."""
+"""The runtime: an actor kernel that knows no LLM, pure policies, model machinery and disk."""

@@ -43,7 +43,7 @@ class DecodeBatch:
     def join(
         self, uid: int, job: Job, first_token: int, cache: list[Any], sampler: Sampler
     ) -> None:
-        """Add a prefilled sequence whose ``first_token`` was sampled already; it takes ``cache``."""
+        """Add a prefilled sequence, its ``first_token`` sampled already; it takes ``cache``."""
         row = GenerationBatch(
             model=self._model,
             uids=[uid],

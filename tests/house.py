@@ -11,10 +11,12 @@ import aiohttp
 import msgspec
 import uvloop
 
-from greenroom.actors.house import ModelCard
+from greenroom.actors.house import ModelCard, Status
 from greenroom.actors.http import serve_http
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import NotFound
+from greenroom.runtime.inspect import SystemInfo
+from greenroom.runtime.pace import StageCounters
 from greenroom.runtime.records import (
     AgentInfo,
     TextDelta,
@@ -106,6 +108,9 @@ class SmallHouse:
             reply.fail(error)
         else:
             reply.close()
+
+    async def status(self) -> Status:
+        return Status(StageCounters(jobs=3), SystemInfo([], 0, {}))
 
     async def agents(self, namespace: str) -> list[AgentInfo]:
         self.namespaces.append(namespace)

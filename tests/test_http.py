@@ -400,6 +400,22 @@ def test_pages_of_other_sites_and_rebound_names_are_kept_out() -> None:
     run(scenario())
 
 
+def test_the_administrative_routes_have_a_key_of_their_own_and_are_off_without() -> None:
+    async def scenario() -> None:
+        async with visiting(SmallHouse(api_key="sesame", admin_key="thyme")) as client:
+            for token, status in (("sesame", 401), ("thyme", 200)):
+                headers = {"Authorization": f"Bearer {token}"}
+                async with client.get("/admin/status", headers=headers) as response:
+                    assert response.status == status
+                    if status == 200:
+                        assert (await response.json())["stage"]["jobs"] == 3
+        async with visiting(SmallHouse()) as client, client.get("/admin/status") as response:
+            assert response.status == 404
+            assert "server.admin_key" in (await response.json())["error"]["message"]
+
+    run(scenario())
+
+
 def test_listening_beyond_loopback_needs_a_key() -> None:
     with pytest.raises(SettingsError, match="api_key"):
         build_app(SmallHouse(), host="0.0.0.0")

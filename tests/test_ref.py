@@ -199,6 +199,25 @@ def test_a_reader_that_leaves_cancels_the_handler_or_withdraws_the_message(queue
     run(main)
 
 
+@pytest.mark.parametrize("seconds", [0.0, 5.0])
+def test_a_handler_that_cancels_itself_cancels_nothing_else(seconds: float) -> None:
+    class Contrary(Worker):
+        async def stream(self, reply: Channel[int]) -> None:
+            reply.cancel()
+            if seconds:
+                await self.work("stream", seconds)
+
+    async def main() -> None:
+        trace: list[Any] = []
+        async with System() as system:
+            ref = system.spawn("a", lambda: Contrary(trace))
+            ref.tell(Stream(Channel()))
+            assert await ref.ask(Work("next", 1.0)) == "next"
+            assert trace == ["start", *(["stream cancelled"] if seconds else []), "next done"]
+
+    run(main)
+
+
 @pytest.mark.parametrize("queued", [False, True])
 def test_when_the_reader_leaves_an_asker_who_is_somebody_else_hears_of_it(queued: bool) -> None:
     async def main() -> None:

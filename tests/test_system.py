@@ -107,6 +107,16 @@ def test_a_kill_outranks_a_failure_that_is_under_way() -> None:
     run(main)
 
 
+def test_a_kill_before_the_first_step_starts_nothing() -> None:
+    async def main() -> None:
+        trace: list[Any] = []
+        async with System() as system:
+            await system.kill(system.spawn("a", lambda: Worker(trace)))
+            assert trace == []
+
+    run(main)
+
+
 def test_a_kill_during_the_stop_hook() -> None:
     async def main() -> None:
         trace: list[Any] = []
@@ -287,15 +297,17 @@ def test_leaving_the_block_kills_what_does_not_stop_in_time() -> None:
 def test_tearing_the_loop_down_ends_actors() -> None:
     trace: list[Any] = []
 
-    async def main() -> None:
+    async def main() -> Any:
         system = System()
         ref = system.spawn("a", lambda: Worker(trace))
         asking = asyncio.create_task(ref.ask(Work("work", 50.0)))
         await asyncio.sleep(1.0)
         assert not asking.done()
+        return ref
 
-    run(main)  # the runner cancels every task
-    assert trace[:2] == ["start", "work cancelled"]
+    ref = run(main)  # the runner cancels every task
+    assert trace == ["start", "work cancelled", "given up: CancelledError"]
+    assert ref.cell.reason == "killed"
 
 
 def test_telling_from_a_thread_after_the_loop_has_gone() -> None:
