@@ -35,17 +35,17 @@ def settled(cell: Cell, error: BaseException | None, envelope: Envelope | None) 
         return True
     abandoned = envelope is not None and envelope.abandoned
     if isinstance(error, asyncio.CancelledError):
+        if cell.task is not None and cell.task.cancelling() > int(abandoned):
+            # Not the kernel's own (which cancels once): somebody tears the loop down.
+            if envelope is not None:
+                cell.drop(envelope)
+            terminate(cell, "killed", error)
+            return False
         if abandoned and envelope is not None:
             forget_cancellation(cell)
             # The asker has left, unless it was the reader of the reply channel who did.
             cell.answer(envelope, ChannelCancelled("the reader has left"))
             return True
-        if cell.task is not None and cell.task.cancelling():
-            # Not the kernel's own: somebody tears the loop down.
-            if envelope is not None:
-                cell.drop(envelope)
-            terminate(cell, "killed", error)
-            return False
     elif abandoned:
         forget_cancellation(cell)
     return crashed(cell, error, envelope)
