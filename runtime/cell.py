@@ -109,7 +109,8 @@ class Cell:
             self._refuse(envelope)
         if not self.mailbox.offer(envelope):
             raise MailboxFull(self.path, self.mailbox.capacity)
-        self._bind(envelope)
+        if getattr(envelope.message, "reply", None) is not None:
+            self._bind(envelope)
         if self.task is None:
             self.wake()
 
@@ -316,5 +317,5 @@ class Cell:
 
     def _bind(self, envelope: Envelope) -> None:
         channel = getattr(envelope.message, "reply", None)
-        if channel is not None and isinstance(channel, Channel):
+        if isinstance(channel, Channel):
             channel.on_cancel(partial(self.abandon, envelope))
