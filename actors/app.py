@@ -76,7 +76,9 @@ def _prepare(settings: Settings) -> _Ground:
     entry = load_catalog().resolve(settings.model.name, platform)
     path = ensure_model(entry, settings.models_path)
     index = Index(settings.store_path)  # first: its lock keeps other processes away
-    return _Ground(entry, path, Vault(settings.store_path), index)
+    vault = Vault(settings.store_path)
+    vault.clear_temporary()
+    return _Ground(entry, path, vault, index)
 
 
 async def _people(system: System, settings: Settings, ground: _Ground, pool: Executor) -> Playhouse:

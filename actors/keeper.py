@@ -68,6 +68,8 @@ class Keeper(Actor[KeeperMessage]):
             loop.run_in_executor(self._pool, self._vault.write, segment, payload)
             for segment, payload in segments
         ]
-        await asyncio.gather(*writes)
-        for segment, payload in segments:
-            self._hot.put(segment.id, payload)
+        for (segment, payload), is_new in zip(segments, await asyncio.gather(*writes), strict=True):
+            if is_new:
+                self._hot.put(segment.id, payload)
+            # Else the file is somebody's earlier computation of the same tokens: those bytes stay
+            # the segment's, hot and after a restart, and are read when they are needed.

@@ -24,7 +24,7 @@ from greenroom.actors.messages import (
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.errors import Conflict
 from greenroom.runtime.forest import Forest
-from greenroom.runtime.index import AgentRow, Index
+from greenroom.runtime.index import AgentRow, Contents, Index
 from greenroom.runtime.records import AgentInfo
 from greenroom.runtime.segments import chain_length
 
@@ -47,7 +47,7 @@ class Store(Actor[StoreMessage]):
 
     async def on_start(self) -> None:
         """Read the index."""
-        contents = await self._indexed(self._index.load_all)
+        contents = await self._indexed(self._load)
         for segment in contents.segments:
             self._forest.add(segment)
         for row in contents.agents:
@@ -81,11 +81,17 @@ class Store(Actor[StoreMessage]):
             case Commit():
                 await self._commit(message)
             case Forget(segment_id):
-                await self._indexed(partial(self._index.remove, [segment_id]))
+                lost = self._forest.standing_on(segment_id)
+                await self._indexed(partial(self._index.remove, lost))
                 self._forest.forget(segment_id)
             case _:
                 assert_never(message)
         return None
+
+    def _load(self) -> Contents:
+        contents = self._index.load_all()
+        self._index.remove(contents.broken)
+        return contents
 
     async def _enrol(self, key: AgentKey, system: str | None) -> AgentRow:
         row = self._agents.get(key)

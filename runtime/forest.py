@@ -40,12 +40,17 @@ class Forest:
         if segment.fingerprint == self._fingerprint:
             self._prefixes.insert(segment)
 
+    def standing_on(self, segment_id: str) -> list[str]:
+        """The ids of a segment and of all that stands on it, parents first."""
+        found = [segment_id] if segment_id in self._segments else []
+        for each in found:
+            found.extend(self._children.get(each, ()))
+        return found
+
     def forget(self, segment_id: str) -> None:
         """Forget a segment and all that stands on it."""
-        doomed = [segment_id] if segment_id in self._segments else []
-        for each in doomed:
-            doomed.extend(self._children.pop(each, ()))
-        for each in reversed(doomed):
+        for each in reversed(self.standing_on(segment_id)):
+            self._children.pop(each, None)
             segment = self._segments.pop(each)
             self._prefixes.remove(segment)
             if segment.parent in self._children:
