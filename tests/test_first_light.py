@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 import openai
 import pytest
+import uvloop
 
 from greenroom.actors.app import make_stage, open_house
 from greenroom.actors.ongoing import opened
@@ -70,12 +71,15 @@ def test_a_killed_server_goes_on_as_if_it_had_never_been_killed(tmp_path: Path) 
     assert cached >= 0.95 * before[-1][0]
 
 
-async def take(house: Playhouse, name: str, content: str, max_tokens: int) -> list[int]:
+async def take(
+    house: Playhouse, name: str, content: str, max_tokens: int, namespace: str = ""
+) -> list[int]:
     """The token ids of one greedy answer."""
     request = TurnRequest(
         messages=(ChatMessage("user", content),),
         mode="say",
         agent=name,
+        namespace=namespace,
         max_tokens=max_tokens,
         sampling=Sampling(temperature=0),
     )
@@ -92,40 +96,47 @@ def settings_for(home: Path) -> Any:
     return load_settings(overrides=overrides).settings
 
 
-@pytest.mark.anyio
 @pytest.mark.timeout(400)
-async def test_two_that_decode_together_each_say_what_they_say_alone(tmp_path: Path) -> None:
+def test_two_that_decode_together_each_say_what_they_say_alone(tmp_path: Path) -> None:
     """200 tokens each, the second joining in mid-decode; the mean batch is at least 1.8."""
     asked = ("Write a long story about a fox.", "Explain at length how bread is made.")
-    async with open_house(settings_for(make_home(tmp_path / "home"))) as house:
-        alone = [await take(house, f"alone{n}", q, 200) for n, q in enumerate(asked)]
-        assert [len(a) for a in alone] == [200, 200], "the model has more to say than 200 tokens"
-        before = await house.counters()
-        first = asyncio.ensure_future(take(house, "first", asked[0], 200))
-        while (await house.counters()).decode_steps - before.decode_steps < 10:
-            pass
-        second = await take(house, "second", asked[1], 200)
-        assert [await first, second] == alone
-        after = await house.counters()
-        rows = after.decode_rows - before.decode_rows
-        assert rows / (after.decode_steps - before.decode_steps) >= 1.8
+    settings = settings_for(make_home(tmp_path / "home"))
+
+    async def scenario() -> None:
+        async with open_house(settings) as house:
+            # Namespaces share nothing: each of the four answers begins without memory.
+            alone = [await take(house, "alice", q, 200, f"alone{n}") for n, q in enumerate(asked)]
+            assert [len(a) for a in alone] == [200, 200], "the model has more to say than that"
+            before = await house.counters()
+            first = asyncio.ensure_future(take(house, "first", asked[0], 200, "both"))
+            while (await house.counters()).decode_steps - before.decode_steps < 10:
+                pass
+            second = await take(house, "second", asked[1], 200, "both")
+            assert [await first, second] == alone
+            after = await house.counters()
+            rows = after.decode_rows - before.decode_rows
+            assert rows / (after.decode_steps - before.decode_steps) >= 1.8
+
+    uvloop.run(scenario())
 
 
-@pytest.mark.anyio
-async def test_hot_and_restarted_turns_stand_on_the_same_bytes(
+def test_hot_and_restarted_turns_stand_on_the_same_bytes(
     tmp_path: Path, default_model_path: Path
 ) -> None:
     """The second turn's stage cache is decode(segments), bit for bit, hot and after a restart."""
-    home = make_home(tmp_path / "home")
-    async with open_house(settings_for(home)) as house:
-        await take(house, "alice", SYSTEM, 12)
-        await take(house, "hot", SYSTEM, 12)
-        hot = await take(house, "hot", "Go on.", 12)
-    async with open_house(settings_for(home)) as house:
-        restarted = await take(house, "alice", "Go on.", 12)
-    assert restarted == hot
+    settings = settings_for(make_home(tmp_path / "home"))
 
-    settings = settings_for(home)
+    async def hot() -> list[int]:
+        async with open_house(settings) as house:
+            await take(house, "alice", SYSTEM, 12)
+            await take(house, "hot", SYSTEM, 12)
+            return await take(house, "hot", "Go on.", 12)
+
+    async def restarted() -> list[int]:
+        async with open_house(settings) as house:
+            return await take(house, "alice", "Go on.", 12)
+
+    assert uvloop.run(hot()) == uvloop.run(restarted())
     index = Index(settings.store_path)
     rows = {row.name: row for row in index.list_agents("")}
     segments = {s.id: s for s in index.load_all().segments}
