@@ -121,7 +121,7 @@ class AgentActor(Actor[AgentMessage]):
         text = self._company.facts.text
         messages = whole_history(request, chain, self._system)
         rendered = text.render(messages)
-        known = remembered(chain, self._company.facts.fingerprint)
+        known = remembered(chain, self._company.facts.fingerprint, text.decode)
         prompt = text.tokenize(rendered, known, text.system_end(messages, rendered))
         return Draft(
             namespace=self._key.namespace,
