@@ -6,20 +6,21 @@ This is the actor loop: the one place besides the edge that catches every except
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import types
+from collections.abc import Awaitable, Generator
 from typing import TYPE_CHECKING
 
 from greenroom.runtime import recovery
 from greenroom.runtime.actor import Actor, Context
-from greenroom.runtime.mailbox import Envelope
+from greenroom.runtime.envelope import Envelope
 from greenroom.runtime.state import State
 
 if TYPE_CHECKING:
     from greenroom.runtime.cell import Cell
 
-# Messages handled in a row before the loop may serve others. Measured: 2 keeps a neighbour's ask
-# within 3x of its unloaded p99 while the mailbox is flooded; 8 saves 0.5 us a tell and doubles it.
-QUOTA = 2
+# Messages handled in a row before the loop may serve others: one after any actor has woken up, so
+# that it gets its turn at once, then twice as many with every round in which none did.
+MAX_BURST = 4
 
 
 async def run(cell: Cell) -> None:
@@ -58,17 +59,19 @@ async def _start(cell: Cell) -> bool:
 
 async def _drain(cell: Cell) -> bool:
     """Handle messages until there are none; False when this instance's life is over."""
-    mailbox, actor, now = cell.mailbox, cell.actor, cell.now
+    system, mailbox, actor, now = cell.system, cell.mailbox, cell.actor, cell.now
     assert actor is not None
-    quota = QUOTA
+    burst, left = 0, 1
     while True:
         if cell.verdict is not None:
             return recovery.settled(cell, None, None)
-        if not quota:
-            quota = QUOTA
-            await asyncio.sleep(0)
+        if not left:
+            wakes = system.wakes
+            await _let_others()
+            burst = min(2 * burst or 1, MAX_BURST) if system.wakes == wakes else 0
+            left = burst or 1
             continue
-        quota -= 1
+        left -= 1
         envelope = mailbox.take()
         if envelope is None:
             return True
@@ -86,6 +89,12 @@ async def _drain(cell: Cell) -> bool:
                 recovery.forget_cancellation(cell)
             if envelope.reply is not None and not envelope.reply.done():
                 envelope.reply.set_result(answer)
+
+
+@types.coroutine
+def _let_others() -> Generator[None, None, None]:
+    """``asyncio.sleep(0)`` at three quarters of its price."""
+    yield
 
 
 async def _finish(cell: Cell) -> None:

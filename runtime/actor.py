@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable, Coroutine, MutableMapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
+from greenroom.runtime.envelope import Envelope
 from greenroom.runtime.errors import ActorStopped
-from greenroom.runtime.mailbox import Envelope, MailboxSpec
+from greenroom.runtime.mailbox import MailboxSpec
 from greenroom.runtime.props import Props
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.supervise import Supervision

@@ -13,9 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from greenroom.runtime import activation, recovery
-from greenroom.runtime.channel import Channel
+from greenroom.runtime.envelope import Envelope
 from greenroom.runtime.errors import ActorStopped, AskTimeout, ChannelCancelled, MailboxFull
-from greenroom.runtime.mailbox import Envelope, Mailbox
+from greenroom.runtime.mailbox import Mailbox
 from greenroom.runtime.message import Terminated
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.state import OVER, Reason, State, Verdict
@@ -144,6 +144,7 @@ class Cell:
             self.dead_letter(envelope, "stopped")
             return
         self.mailbox.force(envelope)
+        self._bind(envelope)
         self.wake()
 
     def signal(self, message: Terminated) -> None:
@@ -161,7 +162,7 @@ class Cell:
                 self.interrupt()
         elif self.mailbox.remove(envelope):
             self.cancelled += 1
-            self.answer(envelope, ChannelCancelled("the reader has left"))
+            envelope.fail(ChannelCancelled("the reader has left"))
 
     def expire(self, envelope: Envelope, timeout_s: float) -> None:
         """An ask has taken too long."""
@@ -177,6 +178,7 @@ class Cell:
             self.system.registry.rouse(self)
             self.state = State.STARTING
         if self.state is State.RUNNING or self.state is State.STARTING:
+            self.system.wakes += 1
             self.task = self.system.loop.create_task(activation.run(self))
 
     def begin_passivation(self) -> None:
@@ -199,6 +201,14 @@ class Cell:
             recovery.terminate(self, "stopped", None)
         else:
             self.wake()
+
+    def begin_timed_stop(self, deadline_s: float) -> None:
+        """A stop that nobody waits for: killed if it takes more than ``deadline_s`` seconds."""
+        if self.stopping:
+            return
+        self.begin_stop()
+        if self.state not in OVER:
+            self.life_timer = self.system.clock.call_later(deadline_s, self.kill)
 
     def kill(self) -> None:
         """End now: no draining, no ``on_stop``. A handler that runs is cancelled."""
@@ -285,26 +295,9 @@ class Cell:
 
     # -- what comes to nothing
 
-    def answer(self, envelope: Envelope | None, error: BaseException) -> bool:
-        """Give the sender the error, by its future or its channel; False if nobody listens."""
-        if envelope is None:
-            return False
-        heard = False
-        if envelope.reply is not None and not envelope.reply.done():
-            envelope.reply.set_exception(error)
-            heard = True
-        if envelope.admitted is not None and not envelope.admitted.done():
-            envelope.admitted.set_exception(error)
-            heard = True
-        channel = getattr(envelope.message, "reply", None)
-        if isinstance(channel, Channel) and not channel.closed:
-            channel.fail(error)
-            heard = True
-        return heard
-
     def drop(self, envelope: Envelope) -> None:
         """It will not be handled: tell its sender, and count it."""
-        self.answer(envelope, ActorStopped(self.path, "stopped before it came to this"))
+        envelope.fail(ActorStopped(self.path, "stopped before it came to this"))
         self.dead_letter(envelope, "stopped")
 
     def dead_letter(self, envelope: Envelope, why: Why) -> None:
@@ -316,6 +309,6 @@ class Cell:
         raise ActorStopped(self.path)
 
     def _bind(self, envelope: Envelope) -> None:
-        channel = getattr(envelope.message, "reply", None)
-        if isinstance(channel, Channel):
+        channel = envelope.channel
+        if channel is not None:
             channel.on_cancel(partial(self.abandon, envelope))

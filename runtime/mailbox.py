@@ -5,11 +5,13 @@ It is a passive structure: it holds envelopes and counts, and never runs anythin
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from greenroom.runtime.envelope import Envelope
 
 
 class MailboxSpec(Struct, frozen=True):
@@ -30,20 +32,6 @@ class MailboxStats(Struct, frozen=True):
     taken: int
     rejected: int
     oldest_age_s: float
-
-
-class Envelope(Struct, eq=False):
-    """A message under way. ``at``: when it was queued, then when its handling began.
-
-    ``reply`` is the asker's future, ``admitted`` that of a sender who waits for room.
-    ``abandoned``: whoever wanted it has left, and its handler has been asked to stop.
-    """
-
-    message: object
-    reply: asyncio.Future[Any] | None = None
-    at: float = 0.0
-    admitted: asyncio.Future[None] | None = None
-    abandoned: bool = False
 
 
 class Mailbox:

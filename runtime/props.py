@@ -13,6 +13,9 @@ from greenroom.runtime.supervise import Supervision
 if TYPE_CHECKING:
     from greenroom.runtime.actor import Actor
 
+# How long a graceful stop may take, in seconds, where nobody says otherwise.
+STOP_DEADLINE_S = 30.0
+
 DEFAULT_SUPERVISION = Supervision()
 DEFAULT_MAILBOX = MailboxSpec()
 
@@ -21,8 +24,9 @@ class Props(Struct, frozen=True, eq=False):
     """``factory`` makes a fresh instance for every generation.
 
     ``passivate_after_s``: idle seconds after which the instance leaves memory until the next
-    message. ``time_to_live_s``: seconds after which it is stopped gracefully. ``identity``: what
-    must be equal for ``spawn_or_get`` to mean the same actor (compared with ``==``).
+    message. ``time_to_live_s``: seconds after which it is stopped gracefully, and killed if that
+    takes more than STOP_DEADLINE_S. ``identity``: what must be equal for ``spawn_or_get`` to mean
+    the same actor (compared with ``==``).
     """
 
     factory: Callable[[], Actor[Any]]

@@ -19,7 +19,7 @@ from greenroom.runtime.supervise import Decision, RestartLog
 
 if TYPE_CHECKING:
     from greenroom.runtime.cell import Cell
-    from greenroom.runtime.mailbox import Envelope
+    from greenroom.runtime.envelope import Envelope
 
 
 def settled(cell: Cell, error: BaseException | None, envelope: Envelope | None) -> bool:
@@ -44,7 +44,7 @@ def settled(cell: Cell, error: BaseException | None, envelope: Envelope | None) 
         if abandoned and envelope is not None:
             forget_cancellation(cell)
             # The asker has left, unless it was the reader of the reply channel who did.
-            cell.answer(envelope, ChannelCancelled("the reader has left"))
+            envelope.fail(ChannelCancelled("the reader has left"))
             return True
     elif abandoned:
         forget_cancellation(cell)
@@ -56,7 +56,7 @@ def crashed(cell: Cell, error: BaseException, envelope: Envelope | None) -> bool
     cell.last_error = type(error).__name__
     decision = cell.props.supervision.decide(error)
     failure = _as_failure(cell, error)
-    heard = cell.answer(envelope, failure)
+    heard = envelope is not None and envelope.fail(failure)
     if decision is Decision.RESUME and cell.state is not State.STARTING:
         if envelope is not None and not heard:
             cell.dead_letter(envelope, "failed")
@@ -143,7 +143,7 @@ def _carry_out(cell: Cell, verdict: Verdict, envelope: Envelope | None) -> bool:
     if verdict.kind == "fail":
         return crashed(cell, error, envelope)
     if envelope is not None:
-        cell.answer(envelope, error if verdict.kind == "kill" else _as_failure(cell, error))
+        envelope.fail(error if verdict.kind == "kill" else _as_failure(cell, error))
         cell.dead_letter(envelope, "killed" if verdict.kind == "kill" else "failed")
     if verdict.kind == "kill":
         terminate(cell, "killed", error)

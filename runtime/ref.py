@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from greenroom.runtime.mailbox import Envelope
+from greenroom.runtime.envelope import Envelope
 
 if TYPE_CHECKING:
     from greenroom.runtime.cell import Cell

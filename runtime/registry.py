@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 from greenroom.runtime.cell import Cell
 from greenroom.runtime.errors import ActorStopped, NameTaken
 from greenroom.runtime.names import validate_name
+from greenroom.runtime.props import STOP_DEADLINE_S
 from greenroom.runtime.state import OVER, State
 
 if TYPE_CHECKING:
@@ -118,7 +119,9 @@ class Registry:
         self._enter(cell)
         cell.wake()
         if props.time_to_live_s is not None:
-            cell.life_timer = self._system.clock.call_later(props.time_to_live_s, cell.begin_stop)
+            cell.life_timer = self._system.clock.call_later(
+                props.time_to_live_s, cell.begin_timed_stop, STOP_DEADLINE_S
+            )
         return cell
 
     def _enter(self, cell: Cell) -> None:

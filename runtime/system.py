@@ -17,7 +17,7 @@ from greenroom.runtime.deadletters import DeadLetters
 from greenroom.runtime.errors import ActorStopped
 from greenroom.runtime.inspect import SystemInfo, system_info
 from greenroom.runtime.mailbox import MailboxSpec
-from greenroom.runtime.props import Props
+from greenroom.runtime.props import STOP_DEADLINE_S, Props
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.registry import Registry
 from greenroom.runtime.state import State
@@ -48,6 +48,7 @@ class System:
         self.loop = asyncio.get_running_loop()
         self.clock: Clock = clock or LoopClock(self.loop)
         self.now: Callable[[], float] = self.loop.time if clock is None else clock.now
+        self.wakes = 0  # how many activations have begun
         self.dead_letters = DeadLetters()
         self.registry = Registry(self)
         self.failure: asyncio.Future[BaseException] = self.loop.create_future()
@@ -113,7 +114,9 @@ class System:
                 cell = self.registry.spawn_or_get(path, props, None)
         return None if cell is None else Ref(cell)
 
-    async def stop(self, ref: Ref[Any], deadline_s: float = 30.0, *, drain: bool = True) -> bool:
+    async def stop(
+        self, ref: Ref[Any], deadline_s: float = STOP_DEADLINE_S, *, drain: bool = True
+    ) -> bool:
         """Stop gracefully: what is queued is handled (or dropped without ``drain``), children
         stop, ``on_stop`` runs; after ``deadline_s`` seconds it is killed. True if it was graceful.
         """

@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -206,15 +207,31 @@ class World:
             assert self.begun[label] == 0, f"{label} was refused and handled"
 
 
-@given(
+Script = list[tuple[Any, ...]]
+ANY_INTERLEAVING = given(
     script=st.lists(STEPS, min_size=5, max_size=60),
     scope=st.sampled_from(["one", "all"]),
     seed=st.integers(0, 2**32),
 )
+
+
+@ANY_INTERLEAVING
 @settings(max_examples=250, deadline=None)
-def test_the_guarantees_hold_for_any_interleaving(
-    script: list[tuple[Any, ...]], scope: str, seed: int
-) -> None:
+def test_the_guarantees_hold_for_any_interleaving(script: Script, scope: str, seed: int) -> None:
+    play(script, scope, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@ANY_INTERLEAVING
+@settings(max_examples=10_000, deadline=None)
+def test_the_guarantees_hold_for_thousands(script: Script, scope: str, seed: int) -> None:
+    play(script, scope, seed)
+
+
+def play(script: Script, scope: str, seed: int) -> None:
+    """Run the script, let everything settle, and compare with what the model allows."""
+
     async def main() -> None:
         async with System(seed=seed) as system:
             world = World(system, POLICIES[scope])

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.runtime.mailbox import Envelope, Mailbox, MailboxSpec
+from greenroom.runtime.envelope import Envelope
+from greenroom.runtime.mailbox import Mailbox, MailboxSpec
 
 
 def messages(mailbox: Mailbox) -> list[object]:

@@ -199,6 +199,31 @@ def test_a_reader_that_leaves_cancels_the_handler_or_withdraws_the_message(queue
     run(main)
 
 
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_reader_that_leaves_cancels_what_the_actor_sent_itself(queued: bool) -> None:
+    class Resender(Worker):
+        async def handle(self, message: Order) -> object:
+            if isinstance(message, Play):
+                self.context.post(Stream(message.reply))
+                return None
+            return await super().handle(message)
+
+    async def main() -> None:
+        trace: list[Any] = []
+        async with System() as system:
+            ref = system.spawn("a", lambda: Resender(trace))
+            channel: Channel[int] = Channel(4)
+            ref.tell(Play(channel))
+            if queued:
+                ref.tell(Work("busy", 5.0))
+            await asyncio.sleep(1.5)
+            channel.cancel()
+            assert await ref.ask(Notes()) == []
+            assert trace[1:] == (["busy done"] if queued else ["stream cancelled after 2"])
+
+    run(main)
+
+
 @pytest.mark.parametrize("seconds", [0.0, 5.0])
 def test_a_handler_that_cancels_itself_cancels_nothing_else(seconds: float) -> None:
     class Contrary(Worker):

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from greenroom.runtime.errors import ActorStopped, NameTaken
+from greenroom.runtime.props import STOP_DEADLINE_S
 from greenroom.runtime.system import System
 from greenroom.runtime.testkit import expect_dead_letters, run, settle
 from tests.troupe import Crash, Note, Notes, Work, Worker
@@ -219,6 +220,20 @@ def test_time_to_live_ends_an_actor_gracefully() -> None:
             assert await asking == "work"
             await settle()
             assert trace == ["start", "work done", "stop"]
+            assert system.get("a") is None
+
+    run(main)
+
+
+def test_time_to_live_kills_what_does_not_stop() -> None:
+    async def main() -> None:
+        trace: list[Any] = []
+        async with System() as system:
+            ref = system.spawn("a", lambda: Worker(trace), time_to_live_s=10.0)
+            with pytest.raises(ActorStopped):
+                await ref.ask(Work("endless", 1000.0))
+            assert asyncio.get_running_loop().time() == pytest.approx(10.0 + STOP_DEADLINE_S)
+            assert trace == ["start", "endless cancelled", "given up: ActorStopped"]
             assert system.get("a") is None
 
     run(main)
