@@ -11,6 +11,7 @@ BIN := .venv/bin
 COMMA := ,
 BASE_STAMP := .venv/.installed-$(or $(EXTRA),metal)
 DEV_STAMP := .venv/.installed-$(or $(EXTRA),metal)-dev
+PEERS_STAMP := .venv/.installed-bench-actors
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint .ci/constraints.txt
 
 .PHONY: help serve test test-slow check bench lock clean
@@ -35,6 +36,10 @@ $(DEV_STAMP): pyproject.toml .ci/constraints.txt | .venv/.made
 	$(INSTALL) --editable '.[$(if $(EXTRA),$(EXTRA)$(COMMA))test,check,bench]'
 	@touch $(BASE_STAMP) $@
 
+$(PEERS_STAMP): $(DEV_STAMP)
+	$(INSTALL) --editable '.[bench-actors]'
+	@touch $@
+
 serve: $(BASE_STAMP)
 	$(BIN)/greenroom serve $(ARGS)
 
@@ -49,12 +54,12 @@ check: $(DEV_STAMP)
 	$(BIN)/mypy
 	$(BIN)/python .ci/wheel_check.py
 
-bench: $(DEV_STAMP)
+bench: $(DEV_STAMP) $(if $(filter actors,$(NAME)),$(PEERS_STAMP))
 	@test -f benchmarks/$(NAME).py || { echo "NAME is one of:" $(basename $(notdir $(wildcard benchmarks/*.py))); exit 1; }
 	$(BIN)/python -m benchmarks.$(NAME) $(ARGS)
 
 # Versions only: no registry and no local path may get into the file.
-lock: $(DEV_STAMP)
+lock: $(DEV_STAMP) $(PEERS_STAMP)
 	head -2 .ci/constraints.txt > .ci/constraints.new
 	$(BIN)/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' >> .ci/constraints.new
 	mv .ci/constraints.new .ci/constraints.txt

@@ -1,6 +1,6 @@
 """The actor kernel against what people would use instead: xoscar, Pykka, a bare asyncio.Queue task.
 
-    make bench NAME=actors            (peers that are not installed are left out)
+    make bench NAME=actors
 
 Prints, for each contender, medians over ``--repeats`` rounds that take turns: cost of a spawn,
 of a tell (sent and handled), of an ask (p50 and p99), bytes per idle actor, one hop of a ring of
