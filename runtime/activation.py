@@ -18,8 +18,8 @@ from greenroom.runtime.state import State
 if TYPE_CHECKING:
     from greenroom.runtime.cell import Cell
 
-# Messages handled in a row before the loop may serve others: one after any actor has woken up, so
-# that it gets its turn at once, then twice as many with every round in which none did.
+# Messages handled in a row before the loop may serve others. When an actor has woken up, two rounds
+# are left to it and to its asker, then it is one message, and twice as many with every quiet round.
 MAX_BURST = 4
 
 
@@ -61,15 +61,18 @@ async def _drain(cell: Cell) -> bool:
     """Handle messages until there are none; False when this instance's life is over."""
     system, mailbox, actor, now = cell.system, cell.mailbox, cell.actor, cell.now
     assert actor is not None
-    burst, left = 0, 1
+    burst = left = 1
     while True:
         if cell.verdict is not None:
             return recovery.settled(cell, None, None)
         if not left:
             wakes = system.wakes
             await _let_others()
-            burst = min(2 * burst or 1, MAX_BURST) if system.wakes == wakes else 0
-            left = burst or 1
+            if system.wakes == wakes:
+                left = burst = min(2 * burst, MAX_BURST)
+            else:
+                await _let_others()
+                left = burst = 1
             continue
         left -= 1
         envelope = mailbox.take()

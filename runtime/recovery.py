@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from greenroom.runtime.cell import Cell
     from greenroom.runtime.envelope import Envelope
 
+# Loops round timers to their clock's resolution, uvloop to a millisecond, so that one may ring
+# this early; setting it again for less than the clock can tell apart might never end.
+TIMER_SLACK_S = 0.001
+
 
 def settled(cell: Cell, error: BaseException | None, envelope: Envelope | None) -> bool:
     """Settle how the actor's code ended; True when the same instance goes on.
@@ -248,8 +252,9 @@ def _look_idle(cell: Cell, after_s: float) -> None:
     left = after_s - (cell.now() - cell.idle_since)
     # One that ever had children stays: asleep, it could not answer for them.
     busy = cell.children is not None or (cell.context is not None and cell.context.busy)
-    if busy or left > 0:
-        wait = left if left > 0 else after_s
+    early = left > TIMER_SLACK_S
+    if busy or early:
+        wait = left if early else after_s
         cell.idle_timer = cell.system.clock.call_later(wait, _look_idle, cell, after_s)
         return
     cell.begin_passivation()

@@ -1,9 +1,11 @@
 import asyncio
 import gc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from greenroom.runtime.clock import LoopClock, Timer
 from greenroom.runtime.errors import ActorStopped, NameTaken
 from greenroom.runtime.props import STOP_DEADLINE_S
 from greenroom.runtime.system import System
@@ -204,6 +206,27 @@ def test_sleeping_children_end_with_their_parent() -> None:
             await system.stop(parent)
             with expect_dead_letters(system, Note), pytest.raises(ActorStopped):
                 child.tell(Note(1))
+
+    run(main)
+
+
+def test_an_idle_timer_may_ring_early() -> None:
+    class Early(LoopClock):
+        rings = 0
+
+        def call_later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> Timer:
+            self.rings += 1
+            early = 0.0005 if self.rings < 50 else 0.0  # as uvloop rounds
+            return super().call_later(delay_s - early, callback, *args)
+
+    async def main() -> None:
+        clock = Early(asyncio.get_running_loop())
+        async with System(clock=clock) as system:
+            ref = system.spawn("a", Worker, passivate_after_s=10.0)
+            await ref.ask(Notes())
+            await asyncio.sleep(15.0)
+            assert system.inspect().num_asleep == 1
+            assert clock.rings < 5
 
     run(main)
 
