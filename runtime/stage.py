@@ -52,6 +52,8 @@ class _Sequence:
         self.cache: list[Any] = []
         self.computed = min(sum(p.used for p in job.pieces), len(job.tokens) - 1)
         self.emitted = 0
+        self.first_token = 0
+        self.in_batch = False
         self.kept = 0  # sampled tokens whose K and V are in ``cache``
         self.admitted_at = self.restore_s = self.first_at = self.last_at = 0.0
 
@@ -109,7 +111,7 @@ class Stage:
         if sequence is None:
             return
         self.counters.cancelled += 1
-        if sequence.phase is Phase.DECODE:
+        if sequence.in_batch:
             self._batch.drop([uid])
 
     def finish(self, uid: int, keep: int) -> None:
@@ -121,7 +123,7 @@ class Stage:
         s = self._sequences.get(uid)
         if s is None or s.phase not in (Phase.DECODE, Phase.ENDED):
             return
-        if s.phase is Phase.DECODE:
+        if s.in_batch:
             s.cache, s.kept = self._batch.leave(uid), s.emitted
         self._encode(uid, s, min(keep, s.kept))
 
@@ -131,6 +133,8 @@ class Stage:
         The chunk comes last, so that a first token goes out as soon as it is there.
         """
         todo = plan([self._view(uid, s) for uid, s in self._sequences.items()], self._budget())
+        for uid in todo.decode:
+            self._join(uid, self._sequences[uid])
         if todo.decode:
             self._decode(todo)
         if todo.prefill is not None:
@@ -183,15 +187,20 @@ class Stage:
     def _first_token(self, uid: int, s: _Sequence, token: int) -> None:
         s.first_at = s.last_at = self._now()
         s.emitted = 1
+        s.first_token = token
         self._emit(uid, JobTokens(tokens=(token,)))
         if token in s.job.stop_tokens:
             self._end(uid, s, "stop")
         elif s.job.max_tokens == 1:
             self._end(uid, s, "length")
         else:
-            self._batch.join(uid, s.job, token, s.cache, s.sampler)
+            s.phase = Phase.DECODE  # it joins the batch in the next step: the token goes out first
+
+    def _join(self, uid: int, s: _Sequence) -> None:
+        if not s.in_batch:
+            self._batch.join(uid, s.job, s.first_token, s.cache, s.sampler)
             s.cache = []
-            s.phase = Phase.DECODE
+            s.in_batch = True
 
     def _decode(self, todo: StepPlan) -> None:
         started = self._now()
@@ -218,6 +227,7 @@ class Stage:
         self._emit(row.uid, JobTokens(tokens=(row.token,)))
         if row.reason is not None and row.cache is not None:
             s.cache, s.kept = row.cache, s.emitted
+            s.in_batch = False
             self._end(row.uid, s, row.reason)
 
     def _end(self, uid: int, s: _Sequence, reason: FinishReason) -> None:
