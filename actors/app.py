@@ -30,7 +30,7 @@ from greenroom.runtime.catalog import ModelEntry, load_catalog
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
 from greenroom.runtime.download import ensure_model
 from greenroom.runtime.errors import ModelUnavailable
-from greenroom.runtime.index import Index
+from greenroom.runtime.index import Index, StoreUnusable
 from greenroom.runtime.loader import last_position_head, load, pick_device, pick_platform
 from greenroom.runtime.logs import start_logging
 from greenroom.runtime.mailbox import MailboxSpec
@@ -58,7 +58,8 @@ class _Ground(msgspec.Struct, frozen=True):
 async def open_house(settings: Settings) -> AsyncIterator[Playhouse]:
     """Bring the model, start the actors, and stop them in reverse order at the end.
 
-    Raises ModelUnavailable, SettingsError, and StoreBusy when another process has the store.
+    Raises ModelUnavailable, SettingsError, StoreUnusable, and StoreBusy when another process has
+    the store.
     """
     ground = await asyncio.to_thread(_prepare, settings)
     # Decoding and files; they leave the GIL alone, so a few threads are enough.
@@ -76,8 +77,12 @@ def _prepare(settings: Settings) -> _Ground:
     entry = load_catalog().resolve(settings.model.name, platform)
     path = ensure_model(entry, settings.models_path)
     index = Index(settings.store_path)  # first: its lock keeps other processes away
-    vault = Vault(settings.store_path)
-    vault.clear_temporary()
+    try:
+        vault = Vault(settings.store_path)
+        vault.clear_temporary()
+    except OSError as error:
+        index.close()
+        raise StoreUnusable(settings.store_path, error) from error
     return _Ground(entry, path, vault, index)
 
 
@@ -142,7 +147,10 @@ def make_stage(
 
 
 def serve(settings: Settings) -> int:
-    """Serve over HTTP until SIGINT or SIGTERM; returns the exit status."""
+    """Serve over HTTP until SIGINT or SIGTERM; returns the exit status.
+
+    A second signal ends the process at once.
+    """
     start_logging(settings.log)
     return uvloop.run(_serve(settings))
 
@@ -150,10 +158,20 @@ def serve(settings: Settings) -> int:
 async def _serve(settings: Settings) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    serving = False
+
+    def asked_to_stop(number: int) -> None:
+        # What was told to be durable is: leaving at once loses only what runs. A load cannot be
+        # interrupted, and nothing runs then.
+        if stop.is_set() or not serving:
+            os._exit(128 + number if serving else 0)
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, asked_to_stop, number)
     server = settings.server
     async with open_house(settings) as house, serve_http(house, server.host, server.port) as url:
+        serving = True
         print(f"greenroom serves {house.model.name} at {url}", file=sys.stderr, flush=True)
         stopped = asyncio.ensure_future(stop.wait())
         either: list[asyncio.Future[Any]] = [stopped, house.failure]

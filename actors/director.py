@@ -1,11 +1,13 @@
 """The director: finds or makes agents, and supervises them."""
 
+import hashlib
 from functools import partial
 
 from greenroom.actors.agent import AgentActor, Company
 from greenroom.actors.messages import AgentKey, AgentMessage, DirectorMessage, Enrol
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.mailbox import MailboxSpec
+from greenroom.runtime.names import MAX_NAME_LENGTH
 from greenroom.runtime.ref import Ref
 
 
@@ -20,17 +22,23 @@ class Director(Actor[DirectorMessage]):
         self._passivate_after_s = passivate_after_s
 
     async def handle(self, message: DirectorMessage) -> Ref[AgentMessage]:
-        """Enrol the agent in the index if it is new, and return where to reach it."""
+        """Enrol the agent in the index if it is new and to be, and return where to reach it."""
         key = message.key
-        await self._company.store.ask(Enrol(key, message.system))
+        if message.enrol:
+            await self._company.store.ask(Enrol(key, message.system))
         return self.context.spawn_or_get(
             child_name(key),
             partial(AgentActor, key, self._company),
             mailbox=self._mailbox,
             passivate_after_s=self._passivate_after_s,
+            identity=key,
         )
 
 
 def child_name(key: AgentKey) -> str:
     """The agent's name among the director's children; a namespace is a hash, without ``:``."""
-    return f"{key.namespace}:{key.name}" if key.namespace else key.name
+    name = f"{key.namespace}:{key.name}" if key.namespace else key.name
+    if len(name) <= MAX_NAME_LENGTH:
+        return name
+    digest = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+    return f"{name[: MAX_NAME_LENGTH - len(digest) - 1]}~{digest}"

@@ -114,7 +114,7 @@ class Commit(Request[None], frozen=True):
 
 
 class Forget(Request[None], frozen=True):
-    """A segment is lost or damaged: match it no more."""
+    """A segment's bytes are lost or damaged: match it no more; what it says is still known."""
 
     id: str
 
@@ -167,13 +167,14 @@ AgentMessage = Turn
 
 
 class Wake(Request[Ref[AgentMessage]], frozen=True):
-    """The agent of that key, enrolled and made ready if need be.
+    """The agent of that key, made ready if need be, and enrolled unless its first turn is to do so.
 
     Raises Conflict where it exists with another system prompt than ``system`` (None: any).
     """
 
     key: AgentKey
     system: str | None = None
+    enrol: bool = True
 
 
 DirectorMessage = Wake

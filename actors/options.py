@@ -7,6 +7,7 @@ from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.records import Sampling
 
 MAX_STOPS = 4
+MAX_STOP_LENGTH = 1024  # a longer one would only cost time: nothing generated matches it
 MAX_TOP_K = 1 << 31
 MAX_SEED = (1 << 63) - 1
 
@@ -41,11 +42,17 @@ def sampling(options: Options) -> Sampling:
 
 
 def stops(options: Options) -> tuple[str, ...]:
-    """The stop strings, at most four; raises ``InvalidRequest`` for more or for an empty one."""
+    """At most four; raises ``InvalidRequest`` for more, and for an empty or a very long one."""
     given = [options.stop] if isinstance(options.stop, str) else options.stop or []
     if len(given) > MAX_STOPS:
         raise InvalidRequest(
             f"stop takes at most {MAX_STOPS} strings.", param="stop", code="out_of_range"
+        )
+    if any(len(each) > MAX_STOP_LENGTH for each in given):
+        raise InvalidRequest(
+            f"stop strings have at most {MAX_STOP_LENGTH} characters.",
+            param="stop",
+            code="out_of_range",
         )
     if "" in given:
         raise InvalidRequest("stop must not be empty.", param="stop", code="invalid_value")

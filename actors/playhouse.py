@@ -68,8 +68,10 @@ class Playhouse:
         """Hand a turn to its agent; see ``House``."""
         if self._draining:
             raise Unavailable("the server is shutting down", retry_after_s=5.0)
+        self._company.facts.text.check_size(request.messages, self._company.facts.context_window)
         key = await self._who(request)
-        agent = await self._director.ask(Wake(key))
+        # Whoever gave no name and never comes to an answer leaves no trace.
+        agent = await self._director.ask(Wake(key, enrol=request.agent is not None))
         reply: Channel[TurnEvent] = Channel(self.settings.actors.channel_capacity)
         agent.tell(Turn(request, reply, time.perf_counter()))
         return reply

@@ -81,9 +81,7 @@ class Store(Actor[StoreMessage]):
             case Commit():
                 await self._commit(message)
             case Forget(segment_id):
-                lost = self._forest.standing_on(segment_id)
-                await self._indexed(partial(self._index.remove, lost))
-                self._forest.forget(segment_id)
+                self._forest.lose(segment_id)
             case _:
                 assert_never(message)
         return None
@@ -96,16 +94,7 @@ class Store(Actor[StoreMessage]):
     async def _enrol(self, key: AgentKey, system: str | None) -> AgentRow:
         row = self._agents.get(key)
         if row is None:
-            now = time.time()
-            row = AgentRow(
-                namespace=key.namespace,
-                name=key.name,
-                head=None,
-                system=system,
-                fingerprint=self._fingerprint,
-                created=now,
-                last_used=now,
-            )
+            row = self._new(key, system)
             await self._indexed(partial(self._index.commit, (), row))
             self._know(row)
         elif system is not None and system != row.system:
@@ -117,9 +106,21 @@ class Store(Actor[StoreMessage]):
             )
         return row
 
+    def _new(self, key: AgentKey, system: str | None) -> AgentRow:
+        now = time.time()
+        return AgentRow(
+            namespace=key.namespace,
+            name=key.name,
+            head=None,
+            system=system,
+            fingerprint=self._fingerprint,
+            created=now,
+            last_used=now,
+        )
+
     async def _commit(self, turn: Commit) -> None:
         row = msgspec.structs.replace(
-            self._agents[turn.key],
+            self._agents.get(turn.key) or self._new(turn.key, None),
             head=turn.head,
             fingerprint=self._fingerprint,
             last_used=time.time(),

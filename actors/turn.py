@@ -98,10 +98,11 @@ def make_segments(
     """The new segments of a finished turn, one for each encoded run, in order.
 
     ``texts`` are the prompt runs' texts. The first run that may carry them carries the messages
-    that the chain did not know; the answer's run carries the assistant's.
+    that the chain did not know; the answer's run carries the assistant's, or else the last one.
     """
     plain = [msgspec.to_builtins(m) for m in draft.messages]
     known = _shared(transcript(draft.matched), plain)
+    said = {"role": "assistant", "content": answer.visible}
     parent = draft.matched[-1].segment.id if draft.matched else None
     tokens = draft.prompt.tokens + answer.tokens
     segments: list[Segment] = []
@@ -110,10 +111,12 @@ def make_segments(
         new = plain[known:]
         if run.start >= len(draft.prompt.tokens):
             kind = "generation"
-            new = [*new, {"role": "assistant", "content": answer.visible}]
+            new = [*new, said]
         elif run.stop <= draft.prompt.system_end:
             kind = "system"
             new = [m for m in plain[known:1] if m["role"] == "system"]
+        elif run is encoded[-1]:
+            new = [*new, said]  # none of the answer's tokens is kept, yet it was said
         segment = make_segment(
             parent=parent,
             start=run.start,

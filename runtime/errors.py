@@ -109,5 +109,12 @@ class ChannelFull(GreenroomError):
     """The reader of a reply channel is slower than its producer, which did not want to wait."""
 
 
+class StorageFailed(Unavailable):
+    """The disk refused a read or a write (full, read-only, broken): the operator's to mend.
+
+    The turn it happened to is not remembered; what was durable before still is.
+    """
+
+
 class StageFailed(Unavailable):
     """The GPU actor failed while this turn was on stage: it restarts, and a retry may succeed."""

@@ -30,31 +30,24 @@ class Forest:
 
     def add(self, segment: Segment) -> None:
         """Know a segment. One whose parent is not known has lost its chain, and is left out."""
-        if segment.id in self._segments:
-            return
         if segment.parent is not None and segment.parent not in self._segments:
             return
         self._segments[segment.id] = segment
         if segment.parent is not None:
             self._children.setdefault(segment.parent, {})[segment.id] = segment
-        if segment.fingerprint == self._fingerprint:
+        grounded = segment.parent is None or segment.parent in self._prefixes
+        if segment.fingerprint == self._fingerprint and grounded:
             self._prefixes.insert(segment)
 
-    def standing_on(self, segment_id: str) -> list[str]:
-        """The ids of a segment and of all that stands on it, parents first."""
-        found = [segment_id] if segment_id in self._segments else []
-        for each in found:
-            found.extend(self._children.get(each, ()))
-        return found
+    def lose(self, segment_id: str) -> None:
+        """A segment's bytes are lost: match it no more, nor what was computed on top of it.
 
-    def forget(self, segment_id: str) -> None:
-        """Forget a segment and all that stands on it."""
-        for each in reversed(self.standing_on(segment_id)):
-            self._children.pop(each, None)
-            segment = self._segments.pop(each)
+        Their records stay: chains go on from transcripts and token ids, computed anew. Adding
+        the segment again, with new bytes, makes it match again.
+        """
+        segment = self._segments.get(segment_id)
+        if segment is not None:
             self._prefixes.remove(segment)
-            if segment.parent in self._children:
-                del self._children[segment.parent][each]
 
     def chain(self, head: str | None) -> tuple[Piece, ...]:
         """The chain that ends at ``head``; empty when any of it is lost."""

@@ -8,15 +8,15 @@ cut, for one sync of the log. One connection, used from one thread at a time.
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from greenroom.runtime.errors import GreenroomError
-from greenroom.runtime.segments import Segment
+from greenroom.runtime.errors import GreenroomError, StorageFailed
+from greenroom.runtime.segments import Segment, digest
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -66,6 +66,17 @@ class StoreBusy(GreenroomError):
         self.path = path
 
 
+class StoreUnusable(GreenroomError):
+    """The store's folder ``path`` or its index cannot be used: damaged, or no rights."""
+
+    def __init__(self, path: Path, reason: object) -> None:
+        super().__init__(
+            f"the store in {path} cannot be used ({reason}); mend or move it away, "
+            "or set another home"
+        )
+        self.path = path
+
+
 class StoreTooNew(GreenroomError):
     """The index was written by a later greenroom; ``found`` is its schema version."""
 
@@ -93,7 +104,7 @@ class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
 
 class Contents(msgspec.Struct, frozen=True):
     """All that the index holds: agents, segments with parents before children, and the ids of
-    the segments that lost their chain, which nothing can use any more."""
+    the segments that are damaged or lost their chain, which nothing can use any more."""
 
     agents: tuple[AgentRow, ...]
     segments: tuple[Segment, ...]
@@ -103,10 +114,16 @@ class Contents(msgspec.Struct, frozen=True):
 class Index:
     """The index below ``root``, locked against other processes until ``close``.
 
-    Raises StoreBusy or StoreTooNew. Use it from one thread at a time.
+    Raises StoreBusy, StoreTooNew or StoreUnusable. Use it from one thread at a time.
     """
 
     def __init__(self, root: Path) -> None:
+        try:
+            self._open(root)
+        except (OSError, sqlite3.Error, StorageFailed) as error:
+            raise StoreUnusable(root, error) from error
+
+    def _open(self, root: Path) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(root)
         try:
@@ -135,6 +152,9 @@ class Index:
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        (verdict,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise StoreUnusable(root, verdict)
 
     def close(self) -> None:
         """Close the database and let another process have it."""
@@ -164,10 +184,16 @@ class Index:
 
     def load_all(self) -> Contents:
         """Everything, for a start."""
-        rows = self._db.execute("SELECT record FROM segments")
-        decode = msgspec.msgpack.Decoder(Segment).decode
-        whole, broken = _by_chain(decode(row[0]) for row in rows)
-        return Contents(self.list_agents(), whole, broken)
+        good: list[Segment] = []
+        bad: list[str] = []
+        for segment_id, record in self._db.execute("SELECT id, record FROM segments"):
+            segment = _unpack(record)
+            if segment is None or not segment_id == segment.id == digest(segment):
+                bad.append(segment_id)
+            else:
+                good.append(segment)
+        whole, broken = _by_chain(good)
+        return Contents(self.list_agents(), whole, (*bad, *broken))
 
     def get_agent(self, namespace: str, name: str) -> AgentRow | None:
         found = self._agents("WHERE namespace = ? AND name = ?", (namespace, name))
@@ -219,14 +245,17 @@ class Index:
         )
 
     @contextmanager
-    def _transaction(self) -> Any:
-        self._db.execute("BEGIN IMMEDIATE")
+    def _transaction(self) -> Iterator[None]:
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:  # SQLite ends it itself after some errors
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise StorageFailed(f"the index cannot be written: {error}") from error
             raise
-        self._db.execute("COMMIT")
 
 
 def _lock(root: Path) -> int:
@@ -242,6 +271,14 @@ def _lock(root: Path) -> int:
 
 def _pack(segment: Segment) -> bytes:
     return msgspec.msgpack.encode(segment)
+
+
+def _unpack(record: bytes) -> Segment | None:
+    """The segment in a row; None when the row is damaged."""
+    try:
+        return msgspec.msgpack.decode(record, type=Segment)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _by_chain(segments: Iterable[Segment]) -> tuple[tuple[Segment, ...], tuple[str, ...]]:

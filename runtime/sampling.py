@@ -8,6 +8,8 @@ from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 from greenroom.runtime.records import Sampling
 
 Sampler = Callable[[mx.array], mx.array]
+SMALLEST = 1e-5
+"""Of temperature and top_p: below it float32 would leave no token at all, and greedy is meant."""
 
 
 def greedy(logprobs: mx.array) -> mx.array:
@@ -60,6 +62,7 @@ def mix(seed: int, position: int) -> int:
 def make_sampler(sampling: Sampling) -> Sampler:
     """The sampler of one turn; every default of the model is already filled in."""
     temperature = 1.0 if sampling.temperature is None else sampling.temperature
-    if temperature == 0:
+    top_p = 1.0 if sampling.top_p is None else sampling.top_p
+    if temperature < SMALLEST or top_p < SMALLEST:
         return greedy
-    return SeededSampler(sampling, temperature, 1.0 if sampling.top_p is None else sampling.top_p)
+    return SeededSampler(sampling, temperature, top_p)

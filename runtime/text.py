@@ -1,5 +1,6 @@
 """Between text and token ids: rendering, tokenizing, detokenizing. Safe off the MLX thread."""
 
+import bisect
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +31,7 @@ class Text:
         self._tokenizer: Any = tokenizer
         self.stop_tokens: tuple[int, ...] = tuple(sorted(tokenizer.eos_token_ids))
         self._specials = tuple(str(t) for t in self._tokenizer.get_added_vocab())
+        self._longest = max((len(t) for t in self._tokenizer.get_vocab()), default=1)
 
     def render(self, messages: Sequence[ChatMessage], *, generate: bool = True) -> str:
         """The prompt for ``messages``; with ``generate`` it ends where the answer begins.
@@ -50,6 +52,21 @@ class Text:
             ) from error
         return str(text)
 
+    def check_size(self, messages: Sequence[ChatMessage], window: int) -> None:
+        """Refuse, without tokenizing them, messages that cannot possibly fit ``window`` tokens.
+
+        Megabytes would take seconds to render and tokenize. Raises InvalidRequest (``messages``).
+        """
+        # A message is one token at least, and normalizing makes no text shorter than a quarter.
+        fewest = sum(max(1, len(m.content) // (4 * self._longest)) for m in messages)
+        if fewest > window:
+            raise InvalidRequest(
+                f"the messages have at least {fewest} tokens, and this model's context window "
+                f"holds {window}, the answer included: shorten them",
+                param="messages",
+                code="context_length_exceeded",
+            )
+
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of rendered text; special tokens are recognised, none is added."""
         return (
@@ -60,7 +77,11 @@ class Text:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of ``tokens``, special tokens included."""
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False))
+        return str(
+            self._tokenizer.decode(
+                list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
 
     def system_end(self, messages: Sequence[ChatMessage], rendered: str) -> int:
         """How many characters of ``rendered`` come before anything that a user said.
@@ -121,13 +142,35 @@ class Text:
 
         An end token is no text, and counts as within when everything before it is.
         """
-        for keep in range(len(tokens), 0, -1):
-            text = self.decode(tokens[:keep])
-            if visible.startswith(text):
-                return keep, text
-            if tokens[keep - 1] in self.stop_tokens and visible == self.decode(tokens[: keep - 1]):
-                return keep, text
-        return 0, ""
+        ended = bool(tokens) and tokens[-1] in self.stop_tokens
+        said = tokens[:-1] if ended else tokens
+        keep = len(said)
+        seen = self._seen(said, visible)
+        if seen is None:
+            keep = bisect.bisect_left(
+                range(len(said)),
+                True,
+                # Half a character at the end is not visible, though what follows it may be.
+                key=lambda k: self._seen(said[:k], visible, ignore_half=True) is None,
+            )
+            while keep and (seen := self._seen(said[:keep], visible)) is None:
+                keep -= 1
+        if ended and keep == len(said) and seen == visible:
+            return keep + 1, seen + self.decode(tokens[-1:])
+        return (keep, seen) if keep and seen else (0, "")
+
+    def _seen(
+        self, tokens: Sequence[int], visible: str, *, ignore_half: bool = False
+    ) -> str | None:
+        """The text of ``tokens`` as the answer ``visible`` begins with it; None if it does not.
+
+        Streaming detokenizers drop the space that an answer may begin with.
+        """
+        text = self.decode(tokens)
+        if ignore_half:
+            text = text.rstrip("\ufffd")
+        forms = (text, text.removeprefix(" "))
+        return next((form for form in forms if visible.startswith(form)), None)
 
     def reader(self, stop: Sequence[str]) -> "Reader":
         """A reader for one answer."""

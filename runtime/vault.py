@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 from greenroom.runtime.codec import Payload, codec_labelled
-from greenroom.runtime.errors import GreenroomError
+from greenroom.runtime.errors import GreenroomError, StorageFailed
 from greenroom.runtime.quantize import Array, Bytes
 from greenroom.runtime.segments import Segment, digest
 
@@ -58,6 +58,10 @@ class Damaged(VaultError):
     """The file is truncated or changed: the disk's or somebody else's doing."""
 
 
+class Unreadable(VaultError):
+    """The file is there, but the system does not give it: no rights, no descriptors, a bad disk."""
+
+
 class Foreign(VaultError):
     """The file is sound but not ours to read: another format, codec or model."""
 
@@ -85,7 +89,13 @@ class Vault:
 
     def write(self, segment: Segment, payload: Payload) -> bool:
         """Make a segment durable. False when its file is there already: it is never replaced,
-        since others may have gone on from its bytes."""
+        since others may have gone on from its bytes. Raises StorageFailed."""
+        try:
+            return self._write(segment, payload)
+        except OSError as error:
+            raise StorageFailed(f"the memory of this turn cannot be written: {error}") from error
+
+    def _write(self, segment: Segment, payload: Payload) -> bool:
         path = self.path(segment.id)
         if path.exists():
             _sync_folder(path.parent)  # whoever wrote it may not have come so far yet
@@ -108,12 +118,16 @@ class Vault:
     def read(self, segment_id: str) -> tuple[Segment, Payload]:
         """Read and verify one segment: one read, arrays are views of it.
 
-        Raises Missing, Damaged or Foreign.
+        Raises Missing, Damaged, Unreadable or Foreign.
         """
         try:
             content = np.fromfile(self.path(segment_id), np.uint8)
         except FileNotFoundError:
             raise Missing(f"segment {segment_id} has no file", segment_id=segment_id) from None
+        except (IsADirectoryError, NotADirectoryError) as error:
+            raise Damaged(f"segment {segment_id}: {error}", segment_id=segment_id) from error
+        except OSError as error:
+            raise Unreadable(f"segment {segment_id}: {error}", segment_id=segment_id) from error
         segment, payload = _parse(segment_id, content)
         if self._fingerprint not in (None, segment.fingerprint):
             raise Foreign(
@@ -138,14 +152,17 @@ class Vault:
         return size
 
     def quarantine(self, segment_id: str) -> Path | None:
-        """Set a file aside, so that it is neither read again nor in the way of a good one."""
+        """Set a file aside, so that it is neither read again nor in the way of a good one.
+
+        None when it is not there or cannot be moved.
+        """
         target = self._quarantine / f"{segment_id}.{uuid.uuid4().hex[:8]}{_SUFFIX}"
         try:
             self.path(segment_id).rename(target)
-        except FileNotFoundError:
+            _sync_folder(self._quarantine)
+            _sync_folder(self.path(segment_id).parent)
+        except OSError:
             return None
-        _sync_folder(self._quarantine)
-        _sync_folder(self.path(segment_id).parent)
         return target
 
     def clear_temporary(self) -> int:

@@ -39,6 +39,10 @@ class Server:
         """Ask it to stop and wait; its status."""
         return self._end(signal.SIGTERM)
 
+    def interrupt(self) -> None:
+        """Press Ctrl-C, and do not wait."""
+        os.killpg(self._process.pid, signal.SIGINT)
+
     def kill(self) -> int:
         """End it without warning; its status."""
         return self._end(signal.SIGKILL)

@@ -170,6 +170,7 @@ def test_bad_input_is_refused_before_any_work(stage: Stage) -> None:
                 ({"messages": hello}, "a/b", 400, "X-Agent-Name"),
                 ({"messages": [{"role": "user", "content": "x " * 9000}]}, "a", 400, "messages"),
                 ({"messages": [{"role": "user", "content": "x " * 9000}]}, None, 400, "messages"),
+                ({"messages": hello * 9000}, "c", 400, "messages"),
             ):
                 data = body if isinstance(body, bytes) else json.dumps(body)
                 headers = {} if name is None else {"X-Agent-Name": name}
@@ -179,6 +180,7 @@ def test_bad_input_is_refused_before_any_work(stage: Stage) -> None:
                     error = (await response.json())["error"]
                     assert (response.status, error["param"]) == (status, param), error
             assert (await house.counters()).jobs == before
+            assert not [a for a in await house.agents("") if a.name.startswith("anon-")]
             _, done = await say(url, "alice", "Hello", max_tokens=4)
             assert done["finish_reason"] in ("stop", "length")
 

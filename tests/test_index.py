@@ -1,18 +1,29 @@
 """The index: transactions, collection, locking, and order at a start."""
 
+import resource
 import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenroom.runtime.index import AgentRow, Contents, Index, StoreBusy, StoreTooNew
+from greenroom.runtime.errors import StorageFailed
+from greenroom.runtime.index import (
+    AgentRow,
+    Contents,
+    Index,
+    StoreBusy,
+    StoreTooNew,
+    StoreUnusable,
+)
 from greenroom.runtime.segments import Segment, make_segment
 
 
@@ -187,3 +198,65 @@ def test_files_are_private(tmp_path: Path) -> None:
     index.close()
     assert modes == {0o600}
     assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
+
+
+def test_a_damaged_row_is_not_believed_and_the_rest_is(tmp_path: Path) -> None:
+    good, bad, torn = segment(), segment(tokens=[4]), segment(tokens=[5])
+    index = Index(tmp_path)
+    index.commit([good, bad, torn])
+    index.close()
+    with closing(sqlite3.connect(tmp_path / "index.sqlite")) as raw:
+        flipped = msgspec.msgpack.encode(msgspec.structs.replace(bad, token_bytes=b"\5\0\0\0"))
+        raw.execute("UPDATE segments SET record = ? WHERE id = ?", (flipped, bad.id))
+        raw.execute("UPDATE segments SET record = ? WHERE id = ?", (b"\xc1", torn.id))
+        raw.commit()
+    index = Index(tmp_path)
+    contents = index.load_all()
+    assert contents.segments == (good,)
+    assert set(contents.broken) == {bad.id, torn.id}
+    index.close()
+
+
+def test_a_disk_that_refuses_is_told_and_leaves_the_index_usable(
+    index: Index, tmp_path: Path
+) -> None:
+    root = segment()
+    index.commit([root])
+    big = [segment(tokens=range(n, n + 5000)) for n in range(20)]
+    with no_larger_files(50_000), pytest.raises(StorageFailed):
+        index.commit(big, agent("alice", root.id))
+    assert index.load_all() == Contents((), (root,), ())
+    index.commit(big)
+    assert len(index.load_all().segments) == 21
+
+
+@contextmanager
+def no_larger_files(num_bytes: int) -> Iterator[None]:
+    """A disk that takes no byte of a file beyond the first ``num_bytes``."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("damage", ["garbage", "folder", "pages"])
+def test_a_store_that_cannot_be_used_is_one_sentence(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "index.sqlite"
+    index = Index(tmp_path)
+    index.commit([segment(tokens=range(n, n + 3000)) for n in range(9)])
+    index.close()
+    if damage == "folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        content = bytearray(path.read_bytes())
+        start = 0 if damage == "garbage" else 4096
+        content[start : start + 8192] = b"x" * 8192
+        path.write_bytes(content)
+    with pytest.raises(StoreUnusable, match="set another home"):
+        Index(tmp_path)
+    if damage == "garbage":
+        path.unlink()
+        Index(tmp_path).close()  # the lock was let go

@@ -109,6 +109,7 @@ def test_who_is_speaking() -> None:
         ({"seed": 1 << 63}, "seed"),
         ({"stop": ""}, "stop"),
         ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": "a" * 1025}, "stop"),
         ({"stop": [1]}, "stop[0]"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),

@@ -73,3 +73,9 @@ def test_mix_spreads_neighbouring_positions_and_seeds() -> None:
     keys = {mix(seed, position) for seed in range(50) for position in range(50)}
     assert len(keys) == 2500
     assert all(0 <= key < 2**64 for key in keys)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1e-300, 1.0), (1.0, 1e-300)])
+def test_next_to_nothing_is_greedy_and_not_noise(temperature: float, top_p: float) -> None:
+    sampler = make_sampler(Sampling(seed=1, temperature=temperature, top_p=top_p))
+    assert [token(sampler(logprobs())) for _ in range(8)] == [by_likelihood()[0]] * 8

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.utils import load_tokenizer
 
+from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.records import ChatMessage
 from greenroom.runtime.text import Remembered, Text
 
@@ -122,3 +123,42 @@ def test_only_tokens_that_lie_within_the_visible_text_are_kept(text: Text) -> No
     assert text.kept(tokens, whole) == (len(tokens), whole + "<|im_end|>")
     assert text.kept(tokens, "The capital of France is Pa") == (5, "The capital of France is")
     assert text.kept(tokens, "") == (0, "")
+
+
+@pytest.mark.parametrize(
+    "answer", [" Paris is it.", "  two spaces", "a\0b and more", "na\u00efve \U0001f642"]
+)
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_whole_answer_is_kept_however_it_begins(text: Text, answer: str, ended: bool) -> None:
+    said = text.encode(answer)
+    tokens = [*said, *text.stop_tokens[: int(ended)]]
+    visible, _, _ = read(text, answer, [])
+    keep, kept = text.kept(tokens, visible)
+    if "\0" in answer:  # shown as another letter: what comes before it is kept
+        assert (keep, kept) == (1, "a")
+        return
+    assert keep == len(tokens)
+    assert kept == visible + text.decode(tokens[len(said) :]), "as a history will render it"
+
+
+@settings(max_examples=60, deadline=None)
+@given(answer=words, at=st.integers(0, 40))
+def test_no_more_is_kept_than_was_seen(text: Text, answer: str, at: int) -> None:
+    tokens = text.encode(answer)
+    visible = answer[:at]
+    keep, kept = text.kept(tokens, visible)
+    assert visible.startswith(kept)
+    assert text.decode(tokens[:keep]) in {kept, " " + kept}
+    longer = [
+        k for k in range(keep + 1, len(tokens) + 1) if visible.startswith(text.decode(tokens[:k]))
+    ]
+    assert not longer
+
+
+def test_messages_that_cannot_fit_are_refused_without_being_tokenized(text: Text) -> None:
+    text.check_size([ChatMessage("user", "word " * 8000)], 8192)
+    with pytest.raises(InvalidRequest) as refused:
+        text.check_size([ChatMessage("user", "word " * 2_000_000)], 8192)
+    assert (refused.value.param, refused.value.code) == ("messages", "context_length_exceeded")
+    with pytest.raises(InvalidRequest):
+        text.check_size([ASK] * 8193, 8192)

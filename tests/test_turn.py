@@ -147,3 +147,18 @@ def test_a_prompt_that_leaves_no_room_is_refused_with_numbers() -> None:
     with pytest.raises(InvalidRequest, match=r"8 tokens.*holds 8") as refused:
         clip_max_tokens(request, draft([ASK], 8, 0).prompt, 8)
     assert (refused.value.param, refused.value.code) == ("messages", "context_length_exceeded")
+
+
+def test_an_answer_of_which_no_token_is_kept_is_still_in_the_transcript() -> None:
+    """The only token of a one-token answer has no K and V; what it said was said."""
+    segments = make_segments(
+        draft([SYSTEM, ASK], 8, 3),
+        [encoded(0, 3), encoded(3, 8)],
+        Answer("Yes", (), ""),
+        ["sys", "ask"],
+        1.0,
+    )
+    assert [s.kind for s in segments] == ["system", "prompt"]
+    whole = pieces(segments)
+    assert [m["content"] for m in transcript(whole)] == ["S", "A", "Yes"]
+    assert whole_history(TurnRequest(messages=(AGAIN,), mode="say"), whole, None)[-1] == AGAIN
