@@ -132,6 +132,7 @@ def make_stage(
         chunk_tokens=settings.stage.chunk_tokens,
         schedule=settings.stage.schedule,
         max_decode_gap_s=settings.stage.max_decode_gap_ms / 1e3,
+        resident_bytes=settings.memory.resident_budget_mb << 20,
     )
     advice = _generation_config(path)
     facts = ModelFacts(

@@ -89,7 +89,6 @@ class Guard:
             )
 
 
-
 def _check_key(request: web.Request, key: bytes) -> None:
     scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     given = token.strip() if scheme.lower() == "bearer" else ""

@@ -20,14 +20,13 @@ class Keeper(Actor[KeeperMessage]):
         self._hot = HotPayloads(budget_bytes)
         self._pool = pool
 
-    async def handle(self, message: KeeperMessage) -> Fetched | None:
+    async def handle(self, message: KeeperMessage) -> Fetched | bool:
         """Answer with bytes, or once bytes are safe."""
         match message:
             case Fetch(ids):
                 return await self._fetch(ids)
             case Keep(segments):
-                await self._keep(segments)
-                return None
+                return await self._keep(segments)
             case _:
                 assert_never(message)
 
@@ -62,14 +61,16 @@ class Keeper(Actor[KeeperMessage]):
             self._hot.put(segment_id, payload)
         return Fetched(tuple(payloads), None)
 
-    async def _keep(self, segments: tuple[tuple[Segment, Payload], ...]) -> None:
+    async def _keep(self, segments: tuple[tuple[Segment, Payload], ...]) -> bool:
         loop = asyncio.get_running_loop()
         writes = [
             loop.run_in_executor(self._pool, self._vault.write, segment, payload)
             for segment, payload in segments
         ]
-        for (segment, payload), is_new in zip(segments, await asyncio.gather(*writes), strict=True):
+        written = await asyncio.gather(*writes)
+        for (segment, payload), is_new in zip(segments, written, strict=True):
             if is_new:
                 self._hot.put(segment.id, payload)
             # Else the file is somebody's earlier computation of the same tokens: those bytes stay
             # the segment's, hot and after a restart, and are read when they are needed.
+        return all(written)

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Literal, cast
@@ -9,10 +10,11 @@ from typing import Any, Literal, cast
 import mlx.core as mx
 import mlx.nn as nn
 import msgspec
+from mlx_lm.models.cache import trim_prompt_cache
 
 from greenroom.runtime.batch import DecodeBatch, Row
 from greenroom.runtime.cache import restore, slice_states
-from greenroom.runtime.codec import Codec, Payload, encode
+from greenroom.runtime.codec import Codec, Payload, decode, encode
 from greenroom.runtime.job import (
     Emit,
     Encoded,
@@ -27,6 +29,7 @@ from greenroom.runtime.job import (
 from greenroom.runtime.pace import Pace, StageCounters
 from greenroom.runtime.plan import Budget, Phase, SequenceView, StepPlan, plan
 from greenroom.runtime.records import FinishReason
+from greenroom.runtime.resident import ResidentCaches, can_be_resident, rebuilt
 from greenroom.runtime.sampling import Sampler, make_sampler
 from greenroom.runtime.spec import CacheSpec
 
@@ -38,6 +41,7 @@ class StageLimits(msgspec.Struct, frozen=True):
     chunk_tokens: int
     schedule: Literal["adaptive", "fixed"]
     max_decode_gap_s: float
+    resident_bytes: int
 
 
 class _Sequence:
@@ -51,6 +55,7 @@ class _Sequence:
         self.sampler: Sampler = make_sampler(job.sampling)
         self.cache: list[Any] = []
         self.computed = min(sum(p.used for p in job.pieces), len(job.tokens) - 1)
+        self.resumed = self.computed
         self.emitted = 0
         self.first_token = 0
         self.in_batch = False
@@ -86,6 +91,8 @@ class Stage:
         self._sequences: dict[int, _Sequence] = {}
         self._batch = DecodeBatch(model)
         self._pace = Pace()
+        self._resident = ResidentCaches(limits.resident_bytes)
+        self._leftovers: deque[tuple[int, _Sequence, tuple[Encoded, ...]]] = deque()
         self._order = 0
         self._last_decode: float | None = None
         self.counters = StageCounters()
@@ -93,7 +100,8 @@ class Stage:
     @property
     def idle(self) -> bool:
         """Whether a step would do nothing."""
-        return all(s.phase is Phase.ENDED for s in self._sequences.values())
+        ended = all(s.phase is Phase.ENDED for s in self._sequences.values())
+        return ended and not self._leftovers
 
     def caches(self, uid: int) -> list[Any]:
         """The live caches of a job that is being prefilled, to look at."""
@@ -130,7 +138,8 @@ class Stage:
     def step(self) -> None:
         """One step: a token for everybody who decodes, and at most one prefill chunk.
 
-        The chunk comes last, so that a first token goes out as soon as it is there.
+        The chunk comes last, so that a first token goes out as soon as it is there. Only a step
+        with nothing better to do makes a resident copy of what a finished turn has left.
         """
         todo = plan([self._view(uid, s) for uid, s in self._sequences.items()], self._budget())
         for uid in todo.decode:
@@ -139,6 +148,8 @@ class Stage:
             self._decode(todo)
         if todo.prefill is not None:
             self._prefill(*todo.prefill)
+        elif not todo.decode and self._leftovers:
+            self._settle(*self._leftovers.popleft())
         self.counters.steps += 1
 
     def _view(self, uid: int, s: _Sequence) -> SequenceView:
@@ -156,8 +167,13 @@ class Stage:
     def _admit(self, uid: int, s: _Sequence) -> None:
         s.admitted_at = self._now()
         self._emit(uid, JobStarted(cached_tokens=s.computed))
-        pieces = _cut(s.job.pieces, s.computed)
-        s.cache = restore(self._spec, pieces, len(s.job.tokens) - s.computed, self._pool)
+        s.cache = self._resident.take(s.job.handle) or []
+        if s.cache:
+            trim_prompt_cache(s.cache, s.cache[0].offset - s.computed)
+            self.counters.resident_hits += 1
+        else:
+            pieces = _cut(s.job.pieces, s.computed)
+            s.cache = restore(self._spec, pieces, len(s.job.tokens) - s.computed, self._pool)
         s.restore_s = self._now() - s.admitted_at
         self.counters.restored_tokens += s.computed
         s.phase = Phase.PREFILL
@@ -244,6 +260,17 @@ class Stage:
         del self._sequences[uid]
         times = JobTimes(s.admitted_at, s.restore_s, s.first_at, s.last_at)
         self._emit(uid, JobDone(segments=segments, times=times))
+        if self._limits.resident_bytes and can_be_resident(s.cache) and s.resumed == cuts[0]:
+            self._leftovers.append((uid, s, segments))
+
+    def _settle(self, uid: int, s: _Sequence, segments: tuple[Encoded, ...]) -> None:
+        """Make a resident copy: what was there before, then the new segments as they decode.
+
+        Only where encoding began where computing did: in between are floats of a token that is
+        kept as other bytes.
+        """
+        decoded = [decode(self._spec, e.payload) for e in segments]
+        self._resident.put(uid, rebuilt(s.cache, s.resumed, decoded))
 
 
 def _cut(pieces: Sequence[Piece], total: int) -> list[tuple[Payload, int]]:
