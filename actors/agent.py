@@ -39,6 +39,7 @@ from greenroom.actors.turn import (
 from greenroom.runtime import job as stage
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.channel import Channel
+from greenroom.runtime.codec import link
 from greenroom.runtime.errors import ChannelCancelled, GreenroomError
 from greenroom.runtime.job import Job, JobDone, JobEnded, JobEvent, JobStarted, JobTokens
 from greenroom.runtime.records import (
@@ -51,7 +52,8 @@ from greenroom.runtime.records import (
     Usage,
 )
 from greenroom.runtime.ref import Ref
-from greenroom.runtime.segments import Piece, chain_length
+from greenroom.runtime.resume import stand_at
+from greenroom.runtime.segments import Piece, chain_length, cut
 
 
 class Company(msgspec.Struct, frozen=True):
@@ -140,7 +142,8 @@ class AgentActor(Actor[AgentMessage]):
         """Find what of the prompt is remembered, and have its bytes ready.
 
         A segment that turns out lost or damaged is forgotten, and the turn goes on from the
-        deepest good one before it.
+        deepest good one before it. What is matched may be less than what is stored: a sliding
+        window must still hold what the next token sees.
         """
         store = self._company.store
         matched = await store.ask(Match(self._key.namespace, draft.prompt.tokens))
@@ -148,9 +151,12 @@ class AgentActor(Actor[AgentMessage]):
         if fetched.bad is not None:
             await store.ask(Forget(fetched.bad))
         good = matched[: len(fetched.payloads)]
-        pieces = zip(fetched.payloads, good, strict=True)
+        spec = self._company.facts.spec
+        links = [link(spec, p, m.used) for p, m in zip(fetched.payloads, good, strict=True)]
+        standing = cut(good, stand_at(links, spec.windows))
+        pieces = zip(fetched.payloads, standing, strict=False)
         return (
-            msgspec.structs.replace(draft, matched=good),
+            msgspec.structs.replace(draft, matched=standing),
             tuple(stage.Piece(payload, piece.used) for payload, piece in pieces),
         )
 

@@ -4,40 +4,24 @@ The name and version of a codec are in every segment, and a segment is decoded b
 Nothing in a file picks code. Layers of equal shape are stacked into one array per plane, which
 keeps headers small and file writes few. What each codec costs is in docs/memory.md,
 measured by ``benchmarks/quality.py``.
-
-Two routes read and write the same bytes: numpy in cache-sized blocks, where the device is the CPU
-(MLX takes several times longer there), and MLX operations elsewhere. Both compute
-``code * scale + bias`` in float32.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-import mlx.core as mx
 import msgspec
 import numpy as np
 
-from greenroom.runtime import quantize_mlx
 from greenroom.runtime.errors import GreenroomError, SettingsError
-from greenroom.runtime.quantize import (
-    Array,
-    Quantized,
-    TensorFormat,
-    bfloat16_to_float,
-    dequantize_into,
-    part_shapes,
-    quantize,
-)
-from greenroom.runtime.spec import CacheSpec, DTypeName
+from greenroom.runtime.host import host_dtype
+from greenroom.runtime.quantize import Array, TensorFormat, part_shapes
+from greenroom.runtime.resume import Link
+from greenroom.runtime.spec import CacheSpec, LayerSpec, StateSpec
 
-LayerState = tuple[mx.array, mx.array]
 Tensor = Literal["k", "v"]
 
-MLX_DTYPES: Mapping[DTypeName, mx.Dtype] = {
-    "float32": mx.float32,
-    "float16": mx.float16,
-    "bfloat16": mx.bfloat16,
-}
+_LABEL = re.compile(r"(\d{1,4})\.(last|early)(\d{1,9})\.")
 
 
 class BadPayload(GreenroomError):
@@ -52,11 +36,13 @@ class BadPayload(GreenroomError):
 
 
 class Payload(msgspec.Struct, frozen=True):
-    """One segment's encoded state: ``num_tokens`` rows in named arrays, as they are on disk.
+    """One segment's encoded state, of ``num_tokens`` tokens, in named arrays as they are on disk.
 
-    Array ``<group>.<k|v>.<part>`` stacks the layers of one shape in the order of
-    ``CacheSpec.groups``; parts are ``raw``, or ``plane0``…, ``scale`` and ``bias``, shapes
-    (layers, heads, …) as in ``Quantized``.
+    An array stacks the layers of one shape, a group, in the order of ``CacheSpec.groups``. Its
+    name is ``<group>.<k|v>.<part>`` for full attention and ``<group>.last<rows>.<k|v>.<part>`` for
+    the newest rows of a window; parts are ``raw``, or ``plane0``…, ``scale`` and ``bias``, shapes
+    (layers, heads, …) as in ``Quantized``. Array ``<n>`` of the states kept that many tokens
+    before the segment's end is ``<group>.early<tokens>.<n>``.
     """
 
     codec: str
@@ -110,94 +96,39 @@ def codec_labelled(label: str) -> Codec | None:
     return _BY_LABEL.get(label)
 
 
-def encode(codec: Codec, spec: CacheSpec, states: Sequence[LayerState]) -> Payload:
-    """Encode one segment: per layer K (1, heads, tokens, k_dim) and V. On the MLX thread."""
-    mx.eval(states)
-    arrays: dict[str, Array] = {}
-    for number, (_, indices) in enumerate(spec.groups()):
-        for side, (which, fmt) in enumerate((("k", codec.keys), ("v", codec.values))):
-            parts = _encode_tensors([states[index][side] for index in indices], fmt)
-            arrays.update({f"{number}.{which}.{part}": array for part, array in parts.items()})
-    return Payload(codec.label, int(states[0][0].shape[2]), arrays)
+def stored_rows(spec: CacheSpec, payload: Payload, layer: int) -> int:
+    """How many of the segment's newest rows are stored: all for full attention."""
+    number, cell = spec.place(layer)[0], spec.layers[layer]
+    assert isinstance(cell, LayerSpec)
+    return payload.num_tokens if cell.kind == "full" else _tail(payload, number)
 
 
-def _encode_tensors(tensors: Sequence[mx.array], fmt: TensorFormat | None) -> dict[str, Array]:
-    if fmt is None:
-        return {"raw": np.stack([to_host(tensor)[0] for tensor in tensors])}
-    if host_route():
-        done = [quantize(_as_float(to_host(tensor)[0]), fmt) for tensor in tensors]
-    else:
-        done = [quantize_mlx.quantize(tensor[0], fmt) for tensor in tensors]
-    planes: dict[str, Array] = {
-        f"plane{i}": np.stack([q.planes[i] for q in done]) for i in range(len(fmt.planes))
-    }
-    return {
-        **planes,
-        "scale": np.stack([q.scale for q in done]),
-        "bias": np.stack([q.bias for q in done]),
-    }
-
-
-def decode(spec: CacheSpec, payload: Payload) -> list[LayerState]:
-    """Decode one segment, as a pure function of its bytes. On the MLX thread.
-
-    Raises BadPayload when the arrays do not fit the spec.
-    """
-    check(spec, payload)
-    rows = payload.num_tokens
-    return [
-        (decode_tensor(spec, payload, i, "k", rows), decode_tensor(spec, payload, i, "v", rows))
-        for i in range(len(spec.layers))
-    ]
-
-
-def decode_tensor(
-    spec: CacheSpec, payload: Payload, layer: int, which: Tensor, used: int
-) -> mx.array:
-    """The first ``used`` rows of one layer's K or V, shape (1, heads, used, dim)."""
-    shape = spec.layers[layer]
-    dim = shape.k_dim if which == "k" else shape.v_dim
-    fmt, part = _parts(spec, payload, layer, which)
-    if fmt is not None and not host_route():
-        dtype = MLX_DTYPES[shape.dtype]
-        return quantize_mlx.dequantize(_quantized(payload, fmt, part), fmt, used, dim, dtype)[None]
-    out = np.empty((shape.heads, used, dim), host_dtype(shape.dtype))
-    decode_tensor_into(spec, payload, layer, which, out)
-    array = mx.array(out)[None]
-    return array.view(mx.bfloat16) if shape.dtype == "bfloat16" else array
-
-
-def decode_tensor_into(
-    spec: CacheSpec, payload: Payload, layer: int, which: Tensor, out: Array
-) -> None:
-    """Decode the first rows of one layer's K or V into ``out`` (heads, used, dim).
-
-    ``out`` is of ``host_dtype``. Touches no MLX: it may run on any thread.
-    """
-    fmt, part = _parts(spec, payload, layer, which)
-    if fmt is None:
-        out[...] = part("raw")[:, : out.shape[1]]
-    else:
-        dequantize_into(_quantized(payload, fmt, part), fmt, out)
+def link(spec: CacheSpec, payload: Payload, used: int) -> Link:
+    """What the segment holds, for deciding where a chain can be taken up again."""
+    tails: dict[int, int] = {}
+    states: set[int] | None = None
+    for number, (cell, _) in enumerate(spec.groups()):
+        if isinstance(cell, StateSpec):
+            kept = {payload.num_tokens - early for early in states_kept(payload, number)}
+            states = kept if states is None else states & kept
+        elif cell.kind == "window":
+            tail = _tail(payload, number)
+            tails[cell.window] = min(tail, tails.get(cell.window, tail))
+    return Link(payload.num_tokens, used, tails, tuple(sorted(states or ())))
 
 
 def check(spec: CacheSpec, payload: Payload) -> None:
     """Raise BadPayload unless every array has the shape and type that codec and spec demand."""
-    codec = _codec_of(payload)
-    rows = payload.num_tokens
+    codec = codec_of(payload)
     wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
-    for number, (layer, indices) in enumerate(spec.groups()):
-        for which, fmt, dim in (
-            ("k", codec.keys, layer.k_dim),
-            ("v", codec.values, layer.v_dim),
-        ):
-            shapes = (
-                {"raw": ((layer.heads, rows, dim), host_dtype(layer.dtype))}
-                if fmt is None
-                else part_shapes(fmt, layer.heads, rows, dim)
-            )
-            for part, (shape, dtype) in shapes.items():
-                wanted[f"{number}.{which}.{part}"] = ((len(indices), *shape), dtype)
+    for number, (cell, indices) in enumerate(spec.groups()):
+        shapes = (
+            _state_shapes(payload, number, cell)
+            if isinstance(cell, StateSpec)
+            else _attention_shapes(payload, number, cell, codec)
+        )
+        for name, shape, dtype in shapes:
+            wanted[name] = ((len(indices), *shape), dtype)
     for name, (shape, dtype) in wanted.items():
         array = payload.arrays.get(name)
         if array is None or array.shape != shape or array.dtype != dtype:
@@ -208,49 +139,62 @@ def check(spec: CacheSpec, payload: Payload) -> None:
         raise BadPayload(f"{extra} belongs to no layer", array=extra)
 
 
-def _parts(
-    spec: CacheSpec, payload: Payload, layer: int, which: Tensor
-) -> tuple[TensorFormat | None, Callable[[str], Array]]:
-    codec = _codec_of(payload)
-    number, row = spec.place(layer)
-    return (
-        codec.keys if which == "k" else codec.values,
-        lambda part: payload.arrays[f"{number}.{which}.{part}"][row],
-    )
+def _attention_shapes(
+    payload: Payload, number: int, cell: LayerSpec, codec: Codec
+) -> Iterator[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+    rows = payload.num_tokens if cell.kind == "full" else _tail(payload, number)
+    if cell.kind == "window" and rows > min(payload.num_tokens, cell.window):
+        raise BadPayload(f"{rows} rows of a window of {cell.window}", array=f"{number}.last{rows}")
+    label = rows_label(cell, number, rows)
+    for which, fmt, dim in sides(cell, codec):
+        if not rows or not dim:
+            continue
+        shapes = (
+            {"raw": ((cell.heads, rows, dim), host_dtype(cell.dtype))}
+            if fmt is None
+            else part_shapes(fmt, cell.heads, rows, dim)
+        )
+        for part, (shape, dtype) in shapes.items():
+            yield f"{label}.{which}.{part}", shape, dtype
 
 
-def _quantized(payload: Payload, fmt: TensorFormat, part: Callable[[str], Any]) -> Quantized:
-    planes = tuple(part(f"plane{i}") for i in range(len(fmt.planes)))
-    return Quantized(payload.num_tokens, planes, part("scale"), part("bias"))
+def _state_shapes(
+    payload: Payload, number: int, cell: StateSpec
+) -> Iterator[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+    for early in states_kept(payload, number):
+        for i, array in enumerate(cell.arrays):
+            yield f"{number}.early{early}.{i}", array.shape, host_dtype(array.dtype)
 
 
-def host_route() -> bool:
-    """Whether numpy on the host is the quicker way to encode and decode: it is on MLX's CPU."""
-    return bool(mx.default_device().type == mx.DeviceType.cpu)
+def sides(
+    cell: LayerSpec, codec: Codec
+) -> tuple[tuple[Tensor, TensorFormat | None, int], tuple[Tensor, TensorFormat | None, int]]:
+    """K and V: which, in what format, how wide."""
+    return ("k", codec.keys, cell.k_dim), ("v", codec.values, cell.v_dim)
 
 
-def host_dtype(name: DTypeName) -> np.dtype[Any]:
-    """The numpy type that holds a layer's floats; uint16 stands for bfloat16."""
-    return np.dtype("uint16" if name == "bfloat16" else name)
+def rows_label(cell: LayerSpec, number: int, rows: int) -> str:
+    """What the names of an attention group's arrays begin with; see ``Payload``."""
+    return f"{number}" if cell.kind == "full" else f"{number}.last{rows}"
 
 
-def to_host(array: mx.array) -> Array:
-    """An evaluated MLX array as numpy, without a copy where the device shares memory.
-
-    bfloat16, which numpy lacks, becomes its bits as uint16.
-    """
-    if array.dtype == mx.bfloat16:
-        array = array.view(mx.uint16)
-    return np.array(array, copy=False)
+def _labels(payload: Payload, number: int, word: str) -> set[int]:
+    found = [_LABEL.match(name) for name in payload.arrays]
+    return {int(m[3]) for m in found if m and (int(m[1]), m[2]) == (number, word)}
 
 
-def _as_float(tensor: Array) -> Any:
-    if tensor.dtype == np.uint16:
-        return bfloat16_to_float(tensor)
-    return tensor.astype(np.float32, copy=False)
+def _tail(payload: Payload, number: int) -> int:
+    """How many rows of a window the payload holds."""
+    return max(_labels(payload, number, "last"), default=0)
 
 
-def _codec_of(payload: Payload) -> Codec:
+def states_kept(payload: Payload, number: int) -> list[int]:
+    """How many tokens before the segment's end states were kept."""
+    return sorted(e for e in _labels(payload, number, "early") if e < payload.num_tokens)
+
+
+def codec_of(payload: Payload) -> Codec:
+    """The codec that wrote ``payload``. Raises BadPayload for one that is not in the table."""
     codec = codec_labelled(payload.codec)
     if codec is None:
         raise BadPayload(f"unknown codec {payload.codec!r}", array="")

@@ -8,7 +8,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import KVCache
 
 from greenroom.runtime.cache import capacity_for, nbytes
-from greenroom.runtime.codec import LayerState
+from greenroom.runtime.encoding import SegmentState
 
 HEADROOM = 256
 """Tokens that fit behind a resident copy without a reallocation: a question and an answer."""
@@ -46,17 +46,15 @@ def can_be_resident(caches: Sequence[object]) -> bool:
     return bool(caches) and all(type(cache) is KVCache for cache in caches)
 
 
-def rebuilt(
-    live: Sequence[Any], length: int, decoded: Sequence[Sequence[LayerState]]
-) -> list[KVCache]:
+def rebuilt(live: Sequence[Any], length: int, decoded: Sequence[SegmentState]) -> list[KVCache]:
     """The first ``length`` rows of ``live`` followed by the rows of ``decoded`` segments.
 
     Costs one copy; only the new segments are decoded.
     """
     caches = []
     for layer, old in enumerate(live):
-        keys = [old.keys[..., :length, :], *(states[layer][0] for states in decoded)]
-        values = [old.values[..., :length, :], *(states[layer][1] for states in decoded)]
+        keys = [old.keys[..., :length, :], *(d.rows(layer)[0] for d in decoded)]
+        values = [old.values[..., :length, :], *(d.rows(layer)[1] for d in decoded)]
         total = sum(part.shape[2] for part in keys)
         spare = capacity_for(total + HEADROOM) - total
         cache = KVCache()

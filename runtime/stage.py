@@ -13,8 +13,9 @@ import msgspec
 from mlx_lm.models.cache import trim_prompt_cache
 
 from greenroom.runtime.batch import DecodeBatch, Row
-from greenroom.runtime.cache import restore, slice_states
-from greenroom.runtime.codec import Codec, Payload, decode, encode
+from greenroom.runtime.cache import restore, resume_position, slice_states
+from greenroom.runtime.codec import Codec, Payload
+from greenroom.runtime.encoding import decode, encode
 from greenroom.runtime.job import (
     Emit,
     Encoded,
@@ -31,6 +32,7 @@ from greenroom.runtime.plan import Budget, Phase, SequenceView, StepPlan, plan
 from greenroom.runtime.records import FinishReason
 from greenroom.runtime.resident import ResidentCaches, can_be_resident, rebuilt
 from greenroom.runtime.sampling import Sampler, make_sampler
+from greenroom.runtime.snapshot import Snapshot, take
 from greenroom.runtime.spec import CacheSpec
 
 
@@ -45,17 +47,21 @@ class StageLimits(msgspec.Struct, frozen=True):
 
 
 class _Sequence:
-    """One job on its way over the stage."""
+    """One job on its way over the stage.
 
-    def __init__(self, job: Job, order: int) -> None:
+    ``marks`` are the positions at which chunks must end, because a snapshot is taken there.
+    """
+
+    def __init__(self, job: Job, order: int, computed: int, marks: tuple[int, ...]) -> None:
         self.job = job
         self.order = order
         self.phase = Phase.WAITING
         self.planned = -1
         self.sampler: Sampler = make_sampler(job.sampling)
         self.cache: list[Any] = []
-        self.computed = min(sum(p.used for p in job.pieces), len(job.tokens) - 1)
-        self.resumed = self.computed
+        self.computed = self.resumed = computed
+        self.marks = marks
+        self.snapshots: list[Snapshot] = []
         self.emitted = 0
         self.first_token = 0
         self.in_batch = False
@@ -109,7 +115,9 @@ class Stage:
 
     def submit(self, uid: int, job: Job) -> None:
         """Queue a job; it starts when there is room on stage."""
-        self._sequences[uid] = _Sequence(job, self._order)
+        pieces = [(piece.payload, piece.used) for piece in job.pieces]
+        computed = resume_position(self._spec, pieces, len(job.tokens) - 1)
+        self._sequences[uid] = _Sequence(job, self._order, computed, _marks(self._spec, job))
         self._order += 1
         self.counters.jobs += 1
 
@@ -153,7 +161,8 @@ class Stage:
         self.counters.steps += 1
 
     def _view(self, uid: int, s: _Sequence) -> SequenceView:
-        return SequenceView(uid, s.phase, len(s.job.tokens) - s.computed, s.order, s.planned)
+        stop = next((mark for mark in s.marks if mark > s.computed), len(s.job.tokens))
+        return SequenceView(uid, s.phase, stop - s.computed, s.order, s.planned)
 
     def _budget(self) -> Budget:
         return Budget(
@@ -187,6 +196,9 @@ class Stage:
         tokens = mx.array(s.job.tokens[s.computed : stop], dtype=mx.uint32)[None]
         logits = self._model(tokens, cache=s.cache)
         states = [c.state for c in s.cache]
+        if stop in s.marks:
+            s.snapshots.append(take(s.cache, stop))
+            states += s.snapshots[-1].arrays()
         s.computed = stop
         s.planned = self.counters.steps
         self.counters.prefill_chunks += 1
@@ -252,9 +264,11 @@ class Stage:
 
     def _encode(self, uid: int, s: _Sequence, keep: int) -> None:
         """Encode what is new, cut at its boundaries, and let go of the floats."""
+        if s.kept and self._spec.forgetful:
+            s.snapshots.append(take(s.cache, len(s.job.tokens) + s.kept))
         cuts = sorted({s.job.encode_from, *s.job.boundaries, len(s.job.tokens) + keep})
         segments = tuple(
-            Encoded(a, b, encode(self._codec, self._spec, slice_states(s.cache, a, b)))
+            Encoded(a, b, encode(self._codec, self._spec, slice_states(s.cache, a, b, s.snapshots)))
             for a, b in itertools.pairwise(cuts)
         )
         del self._sequences[uid]
@@ -282,3 +296,15 @@ def _cut(pieces: Sequence[Piece], total: int) -> list[tuple[Payload, int]]:
         kept.append((piece.payload, min(piece.used, total)))
         total -= piece.used
     return kept
+
+
+def _marks(spec: CacheSpec, job: Job) -> tuple[int, ...]:
+    """Where snapshots are taken: at boundaries, if there are layers that forget.
+
+    A state at the prompt's end is taken one token early: a prompt that is sent again still needs
+    the forward pass that its answer is sampled from.
+    """
+    marks = {b for b in job.boundaries if spec.windows or b < len(job.tokens)}
+    if spec.stateful and job.boundaries:
+        marks.add(len(job.tokens) - 1)
+    return tuple(sorted(marks)) if spec.forgetful else ()

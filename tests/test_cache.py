@@ -11,7 +11,8 @@ from mlx_lm.models import deepseek_v2, llama
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from greenroom.runtime.cache import nbytes, restore, slice_states
-from greenroom.runtime.codec import CODECS, BadPayload, Payload, decode, encode
+from greenroom.runtime.codec import CODECS, BadPayload, Payload
+from greenroom.runtime.encoding import decode, encode
 from greenroom.runtime.spec import CacheSpec, LayerSpec, extract_spec
 
 PROMPT = [(7 * i * i + 3 * i) % 97 for i in range(150)]
@@ -125,7 +126,7 @@ def test_the_stage_cache_is_the_decoded_segments(
             for side, got in enumerate((cache.keys, cache.values)):
                 wanted = mx.concatenate(
                     [
-                        part[index][side][:, :, :used]
+                        part.rows(index)[side][:, :, :used]
                         for part, (_, used) in zip(parts, pieces, strict=True)
                     ],
                     axis=2,
@@ -137,7 +138,7 @@ def test_the_device_route_assembles_the_same(model: Any, monkeypatch: pytest.Mon
     spec = extract_spec(model)
     _, payloads = segments(model, spec, "k6v5", [0, 64, 150])
     host = restore(spec, list(zip(payloads, [64, 20], strict=True)), headroom=300)
-    for module in ("cache", "codec"):
+    for module in ("cache", "encoding"):
         monkeypatch.setattr(f"greenroom.runtime.{module}.host_route", lambda: False)
     device = restore(spec, list(zip(payloads, [64, 20], strict=True)), headroom=300)
     for one, two in zip(host, device, strict=True):

@@ -12,19 +12,16 @@ from greenroom.runtime import quantize_mlx
 from greenroom.runtime.codec import (
     CODECS,
     DEFAULT_CODEC,
-    MLX_DTYPES,
     BadPayload,
     Codec,
-    LayerState,
     Payload,
     check,
     codec_labelled,
     codec_named,
-    decode,
-    decode_tensor,
-    encode,
 )
+from greenroom.runtime.encoding import KVState, SegmentState, decode, decode_rows, encode
 from greenroom.runtime.errors import SettingsError
+from greenroom.runtime.host import MLX_DTYPES
 from greenroom.runtime.quantize import (
     TensorFormat,
     dequantize_into,
@@ -55,14 +52,18 @@ def noise(seed: int, *shape: int) -> Any:
     return x
 
 
-def states_of(spec: CacheSpec, num_tokens: int, seed: int) -> list[LayerState]:
+def states_of(spec: CacheSpec, num_tokens: int, seed: int) -> SegmentState:
     made = []
-    for index, layer in enumerate(spec.layers):
+    for index, layer in enumerate(spec.attention("full")):
         k = noise(seed + 2 * index, 1, layer.heads, num_tokens, layer.k_dim)
         v = noise(seed + 2 * index + 1, 1, layer.heads, num_tokens, layer.v_dim)
         dtype = MLX_DTYPES[layer.dtype]
         made.append((mx.array(k).astype(dtype), mx.array(v).astype(dtype)))
-    return made
+    return SegmentState(num_tokens, made)
+
+
+def rows_of(state: SegmentState) -> list[KVState]:
+    return [state.rows(i) for i in range(len(state.layers))]
 
 
 def same(one: mx.array, two: mx.array) -> bool:
@@ -195,12 +196,12 @@ def test_a_segment_decodes_to_the_models_own_types(
     assert payload.num_tokens == num_tokens
     assert payload.codec == codec.label
     decoded = decode(spec, payload)
-    for (k, v), (k2, v2) in zip(states, decoded, strict=True):
+    for (k, v), (k2, v2) in zip(rows_of(states), rows_of(decoded), strict=True):
         assert (k.shape, k.dtype, v.shape, v.dtype) == (k2.shape, k2.dtype, v2.shape, v2.dtype)
         if codec.name == "float":
             assert same(k, k2)
             assert same(v, v2)
-    for (k, v), (k2, v2) in zip(decoded, decode(spec, payload), strict=True):
+    for (k, v), (k2, v2) in zip(rows_of(decoded), rows_of(decode(spec, payload)), strict=True):
         assert same(k, k2)
         assert same(v, v2)
 
@@ -212,16 +213,16 @@ def test_bfloat16_rounds_as_mlx_does(name: str) -> None:
     single = CacheSpec((LayerSpec("full", 2, 64, 80, "float32"),), 64)
     payload = encode(CODECS[name], spec, states_of(spec, 33, 7))
     if name != "float":
-        wide = decode(single, payload)[0][0].astype(mx.bfloat16)
-        assert same(decode(spec, payload)[0][0], wide)
+        wide = decode(single, payload).rows(0)[0].astype(mx.bfloat16)
+        assert same(decode(spec, payload).rows(0)[0], wide)
 
 
 def test_slices_of_a_larger_cache_are_encoded_like_copies() -> None:
     spec = CacheSpec((LayerSpec("full", 3, 64, 64, "float32"),), 64)
-    k, v = states_of(spec, 100, 5)[0]
+    k, v = states_of(spec, 100, 5).rows(0)
     cut = [(k[..., 20:90, :], v[..., 20:90, :])]
     copy = [(mx.contiguous(k[..., 20:90, :]), mx.contiguous(v[..., 20:90, :]))]
-    one, two = (encode(CODECS[DEFAULT_CODEC], spec, each) for each in (cut, copy))
+    one, two = (encode(CODECS[DEFAULT_CODEC], spec, SegmentState(70, each)) for each in (cut, copy))
     assert one.arrays.keys() == two.arrays.keys()
     assert all(np.array_equal(one.arrays[name], two.arrays[name]) for name in one.arrays)
 
@@ -239,9 +240,9 @@ def test_bits_per_element() -> None:
 def test_the_device_route_gives_the_same_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = CacheSpec((LayerSpec("full", 2, 80, 64, "bfloat16"),), 64)
     payload = encode(CODECS["k8v4"], spec, states_of(spec, 50, 6))
-    host = decode_tensor(spec, payload, 0, "k", 31)
-    monkeypatch.setattr("greenroom.runtime.codec.host_route", lambda: False)
-    assert same(decode_tensor(spec, payload, 0, "k", 31), host)
+    host = decode_rows(spec, payload, 0, "k", 31)
+    monkeypatch.setattr("greenroom.runtime.encoding.host_route", lambda: False)
+    assert same(decode_rows(spec, payload, 0, "k", 31), host)
     again = encode(CODECS["k8v4"], spec, states_of(spec, 50, 6))
     assert all(np.array_equal(again.arrays[name], payload.arrays[name]) for name in again.arrays)
 

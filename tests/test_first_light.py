@@ -14,7 +14,7 @@ from greenroom.actors.app import make_stage, open_house
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
 from greenroom.runtime.catalog import load_catalog
-from greenroom.runtime.codec import decode
+from greenroom.runtime.encoding import decode
 from greenroom.runtime.index import Index
 from greenroom.runtime.job import Job, JobEvent, Piece
 from greenroom.runtime.layers import load_settings
@@ -167,5 +167,5 @@ def test_hot_and_restarted_turns_stand_on_the_same_bytes(
     decoded = [decode(facts.spec, payload) for payload in payloads]
     for layer, live in enumerate(stage.caches(1)):
         for side, kept in enumerate((live.keys, live.values)):
-            whole = mx.concatenate([d[layer][side] for d in decoded], axis=2)
+            whole = mx.concatenate([d.rows(layer)[side] for d in decoded], axis=2)
             assert mx.array_equal(kept[..., :length, :], whole)

@@ -6,6 +6,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import KVCache, RotatingKVCache
 
 from greenroom.runtime.cache import nbytes
+from greenroom.runtime.encoding import SegmentState
 from greenroom.runtime.resident import ResidentCaches, can_be_resident, rebuilt
 
 
@@ -40,7 +41,7 @@ def test_only_layers_that_attend_to_everything_can_be_put_together() -> None:
 def test_rebuilt_rows_are_the_old_ones_then_the_decoded_ones_with_room_to_grow() -> None:
     live = caches(300)
     new = [(c.keys[..., :5, :] * 2, c.values[..., :5, :] * 2) for c in caches(5)]
-    made: list[Any] = rebuilt(live, 290, [new])
+    made: list[Any] = rebuilt(live, 290, [SegmentState(5, new)])
     for old, cache, (keys, values) in zip(live, made, new, strict=True):
         assert cache.offset == 295
         assert mx.array_equal(cache.keys[..., :290, :], old.keys[..., :290, :])

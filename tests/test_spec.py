@@ -2,55 +2,78 @@
 
 from typing import Any
 
+import mlx.core as mx
 import pytest
-from mlx_lm.models import gemma3_text, mamba2
-from mlx_lm.models.cache import KVCache
+from mlx import nn
+from mlx_lm.models.cache import CacheList, ChunkedKVCache, KVCache, RotatingKVCache
 from mlx_lm.models.llama import ModelArgs
 
-from greenroom.runtime.codec import MLX_DTYPES
 from greenroom.runtime.errors import ModelUnavailable
-from greenroom.runtime.spec import CacheSpec, DTypeName, LayerSpec, extract_spec
+from greenroom.runtime.host import MLX_DTYPES
+from greenroom.runtime.spec import (
+    ArraySpec,
+    CacheSpec,
+    DTypeName,
+    LayerSpec,
+    StateSpec,
+    cells,
+    extract_spec,
+)
 from tests.test_cache import tiny_llama
+from tests.zoo import build
 
 
-def test_a_sliding_window_is_refused_by_layer_and_class() -> None:
-    args = gemma3_text.ModelArgs(
-        model_type="gemma3_text",
-        hidden_size=32,
-        num_hidden_layers=3,
-        intermediate_size=32,
-        num_attention_heads=2,
-        head_dim=16,
-        vocab_size=64,
-        num_key_value_heads=1,
-        sliding_window=8,
-        sliding_window_pattern=2,
-    )
-    with pytest.raises(ModelUnavailable, match=r"layer 0 .* RotatingKVCache"):
-        extract_spec(gemma3_text.Model(args))
+def test_each_kind_of_layer_is_told_from_the_model() -> None:
+    window = LayerSpec("window", 2, 16, 16, "float32", 8)
+    full = LayerSpec("full", 2, 16, 16, "float32")
+    gemma = extract_spec(build("gemma3_text"))
+    assert gemma == CacheSpec((window, full), 2048)
+    assert (gemma.windows, gemma.stateful, gemma.forgetful) == ((8,), False, True)
+    assert gemma.float_bytes_per_token == 4 * 64
+    assert gemma.float_bytes_fixed == 4 * 64 * 8
+    mamba = extract_spec(build("mamba2"))
+    state = StateSpec((ArraySpec((3, 144), "float32"), ArraySpec((4, 32, 8), "float32")))
+    assert mamba == CacheSpec((state, state), 2048)
+    assert (mamba.windows, mamba.stateful, mamba.forgetful) == ((), True, True)
+    assert mamba.float_bytes_per_token == 0
+    assert mamba.float_bytes_fixed == 2 * 4 * (3 * 144 + 4 * 32 * 8)
+    assert [type(c) for c in extract_spec(build("qwen3_next")).layers] == [StateSpec, LayerSpec]
 
 
-def test_recurrent_state_is_refused_by_layer_and_class() -> None:
-    sizes: dict[str, Any] = {
-        "model_type": "mamba2",
-        "num_heads": 4,
-        "head_dim": 16,
-        "vocab_size": 64,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "state_size": 8,
-        "num_hidden_layers": 1,
-        "layer_norm_epsilon": 1e-5,
-        "conv_kernel": 4,
-        "n_groups": 1,
-        "use_bias": False,
-        "use_conv_bias": True,
-        "tie_word_embeddings": True,
-        "time_step_limit": (0.0, 1.0),
-        "time_step_rank": "auto",
-    }
-    with pytest.raises(ModelUnavailable, match=r"layer 0 .* ArraysCache"):
-        extract_spec(mamba2.Model(mamba2.ModelArgs(**sizes)))
+def test_lists_of_caches_are_laid_flat() -> None:
+    model = tiny_llama()
+    twice: list[Any] = [KVCache(), CacheList(KVCache(), KVCache())]
+    model.make_cache = lambda: twice
+    with pytest.raises(ModelUnavailable, match="unused") as caught:
+        extract_spec(Ignorant(model))
+    assert "layer 0" in str(caught.value)
+    assert cells(twice) == [twice[0], *twice[1].caches]
+
+
+class Ignorant(nn.Module):
+    """A model that leaves its caches as they are."""
+
+    def __init__(self, model: Any) -> None:
+        nn.Module.__init__(self)
+        self.make_cache = model.make_cache
+
+    def __call__(self, tokens: mx.array, cache: Any) -> mx.array:
+        return mx.zeros((*tokens.shape, 5))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ChunkedKVCache(8), "layer 1 .* ChunkedKVCache"),
+        (lambda: RotatingKVCache(8, keep=2), "layer 1 .* first 2 tokens"),
+        (lambda: CacheList(KVCache(), ChunkedKVCache(8)), r"layer 1 \(cache 1 .* ChunkedKVCache"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_by_layer_and_class(make: Any, says: str) -> None:
+    model = tiny_llama()
+    model.make_cache = lambda: [KVCache(), make()]
+    with pytest.raises(ModelUnavailable, match=says):
+        extract_spec(model)
 
 
 class LargerKVCache(KVCache):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from mlx_lm.models.cache import KVCache
 
 from greenroom.runtime.cache import restore
-from greenroom.runtime.codec import DEFAULT_CODEC, decode
+from greenroom.runtime.codec import DEFAULT_CODEC
+from greenroom.runtime.encoding import decode
 from greenroom.runtime.job import JobDone, JobStarted
 from greenroom.runtime.records import Sampling
 from tests.tiny import StageRig, alone, prompt, tiny_llama, token
@@ -165,7 +166,7 @@ def test_the_second_turn_stands_on_decoded_segments_and_on_nothing_else(
     decoded = [decode(second.spec, s.payload) for s in segments]
     for layer, kept in enumerate(cache):
         for side, live in ((0, kept.keys), (1, kept.values)):
-            parts = mx.concatenate([d[layer][side] for d in decoded], axis=2)
+            parts = mx.concatenate([d.rows(layer)[side] for d in decoded], axis=2)
             assert mx.array_equal(live[..., :52, :], parts)
     second.run()
     assert second.tokens(2) == continued(model, second, segments, tokens)
@@ -226,7 +227,7 @@ def test_a_resident_copy_is_what_decoding_gives_to_the_bit(model: Any, codec: st
         rig.submit(turn, tokens, 7, pieces=segments, handle=turn - 1)
         rig.stage.step()
         for layer, live in enumerate(rig.stage.caches(turn)):
-            decoded = [decode(rig.spec, s.payload)[layer] for s in segments]
+            decoded = [decode(rig.spec, s.payload).rows(layer) for s in segments]
             for side, kept in enumerate((live.keys, live.values)):
                 whole = mx.concatenate([d[side] for d in decoded], axis=2)
                 assert mx.array_equal(kept[..., : len(tokens) - 9, :], whole)

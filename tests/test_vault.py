@@ -13,7 +13,8 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 from safetensors import safe_open
 
 from greenroom.runtime.cache import restore, slice_states
-from greenroom.runtime.codec import CODECS, DEFAULT_CODEC, Payload, encode
+from greenroom.runtime.codec import CODECS, DEFAULT_CODEC, Payload
+from greenroom.runtime.encoding import SegmentState, encode
 from greenroom.runtime.segments import Segment, make_segment
 from greenroom.runtime.spec import CacheSpec, LayerSpec, extract_spec
 from greenroom.runtime.vault import Damaged, Foreign, Missing, Vault, VaultError
@@ -25,7 +26,7 @@ SPEC = CacheSpec((LayerSpec("full", 2, 64, 16, "bfloat16"),), 64)
 def sample(codec: str = "float", **over: Any) -> tuple[Segment, Payload]:
     mx.random.seed(3)
     state = tuple(mx.random.normal((1, 2, 9, dim)).astype(mx.bfloat16) for dim in (64, 16))
-    payload = encode(CODECS[codec], SPEC, [(state[0], state[1])])
+    payload = encode(CODECS[codec], SPEC, SegmentState(9, [(state[0], state[1])]))
     fields: dict[str, Any] = {
         "parent": "00" * 20,
         "start": 4,

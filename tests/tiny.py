@@ -7,11 +7,12 @@ import mlx.core as mx
 from mlx_lm.models import llama
 from mlx_lm.models.cache import make_prompt_cache
 
-from greenroom.runtime.codec import Codec, codec_named
+from greenroom.runtime.codec import Codec, codec_named, link
 from greenroom.runtime.job import Encoded, Job, JobDone, JobEnded, JobEvent, JobTokens, Piece
 from greenroom.runtime.loader import last_position_head
 from greenroom.runtime.records import Sampling
-from greenroom.runtime.spec import extract_spec
+from greenroom.runtime.resume import stand_at
+from greenroom.runtime.spec import CacheSpec, extract_spec
 from greenroom.runtime.stage import Stage, StageLimits
 
 VOCABULARY = 97
@@ -58,6 +59,16 @@ def alone(model: Any, tokens: Sequence[int], num_tokens: int) -> list[int]:
     return answer
 
 
+def standing(spec: CacheSpec, chain: Sequence[Encoded]) -> list[Encoded]:
+    """The part of a chain of segments that a new one may follow, as an agent decides it.
+
+    A segment whose ``stop`` is before its payload's end is used up to there.
+    """
+    links = [link(spec, p.payload, p.stop - p.start) for p in chain]
+    length = stand_at(links, spec.windows)
+    return [Encoded(p.start, min(p.stop, length), p.payload) for p in chain if p.start < length]
+
+
 class StageRig:
     """A stage for a tiny model, stepped by hand; collects what it emits."""
 
@@ -71,7 +82,7 @@ class StageRig:
         resident_bytes: int = 0,
     ) -> None:
         self.codec: Codec = codec_named(codec)
-        self.spec = extract_spec(model)
+        self.spec = extract_spec(model, {"max_position_embeddings": 2048})
         self.events: dict[int, list[JobEvent]] = {}
         limits = StageLimits(max_batch_size, chunk_tokens, "fixed", 0.5, resident_bytes)
         self.stage = Stage(last_position_head(model), self.spec, self.codec, limits, self._emit)
@@ -88,14 +99,17 @@ class StageRig:
         pieces: Sequence[Encoded] = (),
         stop_tokens: tuple[int, ...] = (),
         sampling: Sampling = GREEDY,
+        system_end: int = 0,
         handle: int | None = None,
     ) -> None:
-        """Submit a prompt whose first tokens are the ``pieces``."""
+        """Submit a prompt whose first tokens are the ``pieces``, cut where they may be stood on."""
+        pieces = standing(self.spec, pieces)
+        known = pieces[-1].stop if pieces else 0
         job = Job(
             tokens=tuple(tokens),
             pieces=tuple(Piece(p.payload, p.stop - p.start) for p in pieces),
-            encode_from=sum(p.stop - p.start for p in pieces),
-            boundaries=(len(tokens),),
+            encode_from=known,
+            boundaries=tuple(b for b in (system_end, len(tokens)) if b > known),
             max_tokens=max_tokens,
             stop_tokens=stop_tokens,
             sampling=sampling,

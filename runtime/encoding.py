@@ -1,0 +1,193 @@
+"""Encoding and decoding of segments: float state to a payload's arrays, and back.
+
+Two routes read and write the same bytes: numpy in cache-sized blocks, where the device is the CPU
+(MLX takes several times longer there), and MLX operations elsewhere. Both compute
+``code * scale + bias`` in float32.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import mlx.core as mx
+import msgspec
+import numpy as np
+
+from greenroom.runtime import quantize_mlx
+from greenroom.runtime.codec import (
+    Codec,
+    Payload,
+    Tensor,
+    check,
+    codec_of,
+    rows_label,
+    sides,
+    states_kept,
+    stored_rows,
+)
+from greenroom.runtime.host import MLX_DTYPES, as_float, from_host, host_dtype, host_route, to_host
+from greenroom.runtime.quantize import Array, Quantized, TensorFormat, dequantize_into, quantize
+from greenroom.runtime.spec import CacheSpec, LayerSpec, StateSpec
+
+KVState = tuple[mx.array, mx.array]
+"""K (1, heads, rows, k_dim) and V: all of a segment's rows, or its newest ones from a window."""
+KeptStates = Mapping[int, tuple[mx.array, ...]]
+"""A layer's states, by how many tokens before the segment's end they were kept."""
+LayerState = KVState | KeptStates
+
+
+class SegmentState(msgspec.Struct, frozen=True):
+    """The float state of ``num_tokens`` tokens, for each of the spec's layers."""
+
+    num_tokens: int
+    layers: Sequence[LayerState]
+
+    def rows(self, layer: int) -> KVState:
+        """K and V of an attention layer. Raises TypeError for one that keeps states."""
+        state = self.layers[layer]
+        if not isinstance(state, tuple):
+            raise TypeError(f"layer {layer} keeps states")
+        return state
+
+
+def encode(codec: Codec, spec: CacheSpec, state: SegmentState) -> Payload:
+    """Encode one segment. On the MLX thread. States are kept as they are, whatever the codec."""
+    mx.eval(state.layers)
+    arrays: dict[str, Array] = {}
+    for number, (cell, indices) in enumerate(spec.groups()):
+        layers = [state.layers[index] for index in indices]
+        if isinstance(cell, StateSpec):
+            arrays.update(_encode_states(number, cell, layers))
+        else:
+            arrays.update(_encode_attention(number, cell, layers, codec))
+    return Payload(codec.label, state.num_tokens, arrays)
+
+
+def _encode_attention(
+    number: int, cell: LayerSpec, layers: Sequence[Any], codec: Codec
+) -> Iterator[tuple[str, Array]]:
+    rows = layers[0][0].shape[2]
+    if not rows:  # a window that has moved past this segment
+        return
+    label = rows_label(cell, number, rows)
+    for side, (which, fmt, dim) in enumerate(sides(cell, codec)):
+        if dim:
+            for part, array in _encode_tensors([layer[side] for layer in layers], fmt).items():
+                yield f"{label}.{which}.{part}", array
+
+
+def _encode_states(
+    number: int, cell: StateSpec, layers: Sequence[Any]
+) -> Iterator[tuple[str, Array]]:
+    for early in sorted(set.intersection(*(set(layer) for layer in layers))):
+        stacks = [
+            np.stack([to_host(layer[early][i])[0] for layer in layers])
+            for i in range(len(cell.arrays))
+        ]
+        # What has not its final shape yet (an n-gram's first tokens) is not kept.
+        if all(s.shape[1:] == a.shape for s, a in zip(stacks, cell.arrays, strict=True)):
+            for i, stack in enumerate(stacks):
+                yield f"{number}.early{early}.{i}", stack
+
+
+def _encode_tensors(tensors: Sequence[mx.array], fmt: TensorFormat | None) -> dict[str, Array]:
+    if fmt is None:
+        return {"raw": np.stack([to_host(tensor)[0] for tensor in tensors])}
+    if host_route():
+        done = [quantize(as_float(to_host(tensor)[0]), fmt) for tensor in tensors]
+    else:
+        done = [quantize_mlx.quantize(tensor[0], fmt) for tensor in tensors]
+    planes: dict[str, Array] = {
+        f"plane{i}": np.stack([q.planes[i] for q in done]) for i in range(len(fmt.planes))
+    }
+    return {
+        **planes,
+        "scale": np.stack([q.scale for q in done]),
+        "bias": np.stack([q.bias for q in done]),
+    }
+
+
+def decode(spec: CacheSpec, payload: Payload) -> SegmentState:
+    """Decode one segment, as a pure function of its bytes. On the MLX thread.
+
+    Raises BadPayload when the arrays do not fit the spec.
+    """
+    check(spec, payload)
+    layers: list[LayerState] = []
+    for index, cell in enumerate(spec.layers):
+        if isinstance(cell, StateSpec):
+            marks = states_kept(payload, spec.place(index)[0])
+            layers.append({e: decode_state(spec, payload, index, e) for e in marks})
+        else:
+            rows = stored_rows(spec, payload, index)
+            keys, values = (decode_rows(spec, payload, index, w, rows) for w in ("k", "v"))
+            layers.append((keys, values))
+    return SegmentState(payload.num_tokens, layers)
+
+
+def decode_rows(
+    spec: CacheSpec, payload: Payload, layer: int, which: Tensor, stop: int, start: int = 0
+) -> mx.array:
+    """Stored rows [start, stop) of one layer's K or V, shape (1, heads, stop - start, dim)."""
+    cell = spec.layers[layer]
+    assert isinstance(cell, LayerSpec)
+    dim = cell.k_dim if which == "k" else cell.v_dim
+    fmt, part = _parts(spec, payload, layer, which)
+    if fmt is not None and dim and stop > start and not host_route():
+        dtype, rows = MLX_DTYPES[cell.dtype], stored_rows(spec, payload, layer)
+        quantized = _quantized(rows, fmt, part)
+        return quantize_mlx.dequantize(quantized, fmt, stop, dim, dtype)[None, :, start:]
+    out = np.empty((cell.heads, stop - start, dim), host_dtype(cell.dtype))
+    decode_rows_into(spec, payload, layer, which, out, start)
+    return from_host(out, cell.dtype)[None]
+
+
+def decode_rows_into(
+    spec: CacheSpec, payload: Payload, layer: int, which: Tensor, out: Array, start: int = 0
+) -> None:
+    """Decode stored rows from ``start`` on of one layer's K or V into ``out`` (heads, rows, dim).
+
+    ``out`` is of ``host_dtype``. Touches no MLX: it may run on any thread.
+    """
+    if not out.size:
+        return
+    fmt, part = _parts(spec, payload, layer, which)
+    stop = start + out.shape[1]
+    if fmt is None:
+        out[...] = part("raw")[:, start:stop]
+        return
+    quantized = _quantized(stored_rows(spec, payload, layer), fmt, part)
+    if not start:
+        dequantize_into(quantized, fmt, out)
+        return
+    whole = np.empty((out.shape[0], stop, out.shape[2]), out.dtype)
+    dequantize_into(quantized, fmt, whole)
+    out[...] = whole[:, start:]
+
+
+def decode_state(spec: CacheSpec, payload: Payload, layer: int, early: int) -> tuple[mx.array, ...]:
+    """One layer's state as it was ``early`` tokens before the segment's end."""
+    number, row = spec.place(layer)
+    cell = spec.layers[layer]
+    assert isinstance(cell, StateSpec)
+    return tuple(
+        from_host(payload.arrays[f"{number}.early{early}.{i}"][row], array.dtype)[None]
+        for i, array in enumerate(cell.arrays)
+    )
+
+
+def _parts(
+    spec: CacheSpec, payload: Payload, layer: int, which: Tensor
+) -> tuple[TensorFormat | None, Callable[[str], Array]]:
+    codec, cell = codec_of(payload), spec.layers[layer]
+    assert isinstance(cell, LayerSpec)
+    number, row = spec.place(layer)
+    label = rows_label(cell, number, stored_rows(spec, payload, layer))
+    return (
+        codec.keys if which == "k" else codec.values,
+        lambda part: payload.arrays[f"{label}.{which}.{part}"][row],
+    )
+
+
+def _quantized(rows: int, fmt: TensorFormat, part: Callable[[str], Any]) -> Quantized:
+    planes = tuple(part(f"plane{i}") for i in range(len(fmt.planes)))
+    return Quantized(rows, planes, part("scale"), part("bias"))
