@@ -125,7 +125,7 @@ class AgentActor(Actor[AgentMessage]):
         text = self._company.facts.text
         messages = whole_history(request, chain, self._system)
         rendered = text.render(messages)
-        known = remembered(chain, self._company.facts.fingerprint)
+        known = remembered(chain, self._company.facts.fingerprint, text.decode)
         # Where the system prompt ends is of use only while none of it is remembered.
         system_end = 0 if known else text.system_end(messages, rendered)
         prompt = text.tokenize(rendered, known, system_end)

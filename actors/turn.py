@@ -1,7 +1,7 @@
 """The arithmetic of one turn: what to reuse, what to compute, what to remember. Pure."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -28,14 +28,24 @@ def whole_history(
     return messages
 
 
-def remembered(chain: Sequence[Piece], fingerprint: str) -> list[Remembered]:
-    """The pieces that a chain uses whole, as text and tokens of the model with ``fingerprint``."""
-    whole: list[Remembered] = []
+def remembered(
+    chain: Sequence[Piece], fingerprint: str, decode: Callable[[Sequence[int]], str]
+) -> list[Remembered]:
+    """The pieces of a chain as text and tokens of the model with ``fingerprint``.
+
+    They end before a piece whose cut (as ``decode`` tells it) is not one of its text, too.
+    """
+    pieces: list[Remembered] = []
     for piece in chain:
-        if piece.used < piece.segment.num_tokens or piece.segment.fingerprint != fingerprint:
+        text, tokens = piece.segment.text, tuple(piece.segment.tokens[: piece.used].tolist())
+        if piece.segment.fingerprint != fingerprint:
             break
-        whole.append(Remembered(piece.segment.text, tuple(piece.segment.tokens.tolist())))
-    return whole
+        if piece.used < piece.segment.num_tokens:
+            whole, text = text, decode(tokens)
+            if not whole.startswith(text):
+                break
+        pieces.append(Remembered(text, tokens))
+    return pieces
 
 
 def clip_max_tokens(request: TurnRequest, prompt: Prompt, window: int) -> int:

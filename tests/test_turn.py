@@ -128,12 +128,15 @@ def test_an_edited_history_branches_inside_a_segment_and_keeps_both() -> None:
     assert [m["content"] for m in transcript(chain(first[-1].id, known))] == ["S", "A", "yes"]
 
 
-def test_pieces_are_remembered_as_text_up_to_the_first_cut() -> None:
-    first = first_turn()
-    whole = pieces(first)
-    assert [r.text for r in remembered(whole, "f")] == ["sys", "ask", "yes<end>"]
-    assert [r.text for r in remembered((*whole[:2], Piece(first[2], 1)), "f")] == ["sys", "ask"]
-    assert remembered(whole, "another model") == []
+def test_pieces_are_remembered_as_text_past_cuts_that_the_text_has_too() -> None:
+    whole = pieces(first_turn())
+    assert [r.text for r in remembered(whole, "f", str)] == ["sys", "ask", "yes<end>"]
+    assert remembered(whole, "another model", str) == []
+    cut = (whole[0], Piece(whole[1].segment, 2), whole[2])
+    found = remembered(cut, "f", lambda tokens: "ask"[: len(tokens)])
+    assert [(r.text, len(r.tokens)) for r in found] == [("sys", 3), ("as", 2), ("yes<end>", 4)]
+    half_a_character = remembered(cut, "f", lambda tokens: "a\ufffd")
+    assert [r.text for r in half_a_character] == ["sys"]
 
 
 @pytest.mark.parametrize(("asked", "given"), [(None, 92), (5, 5), (1000, 92)])
