@@ -89,7 +89,7 @@ def _prepare(settings: Settings) -> _Ground:
 async def _people(system: System, settings: Settings, ground: _Ground, pool: Executor) -> Playhouse:
     """Spawn the actors, in the order in which they need each other."""
     make = partial(make_stage, settings, ground.entry, ground.model_path, pool)
-    gpu = system.spawn("gpu", partial(GpuActor, make), supervision=_vital())
+    gpu = system.spawn("gpu", partial(GpuActor, make, []), supervision=_vital())
     facts = await _unless_failed(system, gpu.ask(Describe()))
     store = system.spawn(
         "store", partial(Store, ground.index, facts.fingerprint), supervision=_vital()

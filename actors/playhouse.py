@@ -43,7 +43,7 @@ class Playhouse:
         self._entry = entry
         self._company = company
         self._director = director
-        self._system = system
+        self.system = system
         self._draining = False
 
     def ready(self) -> bool:
@@ -53,7 +53,7 @@ class Playhouse:
     @property
     def failure(self) -> "asyncio.Future[BaseException]":
         """Done when something failed that no supervisor could help with."""
-        return self._system.failure
+        return self.system.failure
 
     def drain(self) -> None:
         """Take no new turns; those under way go on."""
@@ -86,7 +86,7 @@ class Playhouse:
 
     async def status(self) -> Status:
         """A look inside, for operators."""
-        return Status(await self.counters(), self._system.inspect())
+        return Status(await self.counters(), self.system.inspect())
 
     async def counters(self) -> StageCounters:
         """What the stage has done so far."""
