@@ -28,7 +28,7 @@ from greenroom.runtime.job import (
     Piece,
 )
 from greenroom.runtime.pace import Pace, StageCounters
-from greenroom.runtime.plan import Budget, Phase, SequenceView, StepPlan, plan
+from greenroom.runtime.plan import Budget, Phase, SequenceView, StepPlan, decode_gap_s, plan
 from greenroom.runtime.records import FinishReason
 from greenroom.runtime.resident import ResidentCaches, can_be_resident, rebuilt
 from greenroom.runtime.sampling import Sampler, make_sampler
@@ -37,7 +37,7 @@ from greenroom.runtime.spec import CacheSpec
 
 
 class StageLimits(msgspec.Struct, frozen=True):
-    """The part of the settings that shapes a step; see ``Budget``."""
+    """The part of the settings that shapes a step; see ``Budget`` and ``decode_gap_s``."""
 
     max_batch_size: int
     chunk_tokens: int
@@ -169,7 +169,7 @@ class Stage:
             max_batch_size=self._limits.max_batch_size,
             chunk_tokens=self._limits.chunk_tokens,
             schedule=self._limits.schedule,
-            max_decode_gap_s=self._limits.max_decode_gap_s,
+            max_decode_gap_s=decode_gap_s(self._limits.max_decode_gap_s, self._pace.decode_step_s),
             prefill_tokens_per_s=self._pace.prefill_tokens_per_s,
         )
 
