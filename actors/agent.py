@@ -220,10 +220,10 @@ class AgentActor(Actor[AgentMessage]):
         emitted = time.perf_counter()
         if self._company.durable_turns:
             await self._remember(draft, performed, ended)
-            await self._tell_done(turn, performed, ended, emitted)
+            await self._tell_done(turn, performed, ended, emitted, self._head)
             return
         try:
-            await self._tell_done(turn, performed, ended, emitted)
+            await self._tell_done(turn, performed, ended, emitted, None)
         finally:
             await self._remember(draft, performed, ended)
 
@@ -246,7 +246,7 @@ class AgentActor(Actor[AgentMessage]):
         self._handle = ended.uid if segments and is_new else None
 
     async def _tell_done(
-        self, turn: Turn, performed: _Performed, ended: "_Ended", emitted: float
+        self, turn: Turn, performed: _Performed, ended: "_Ended", emitted: float, head: str | None
     ) -> None:
         times = ended.done.times
         now = time.perf_counter()
@@ -263,7 +263,7 @@ class AgentActor(Actor[AgentMessage]):
                     decode_ms=1e3 * (times.last_token - times.first_token),
                     commit_ms=1e3 * (now - emitted),
                 ),
-                head=self._head,
+                head=head,
             )
         )
 

@@ -96,7 +96,9 @@ async def _people(system: System, settings: Settings, ground: _Ground, pool: Exe
     )
     budget_bytes = settings.memory.cache_budget_mb << 20
     keeper = system.spawn(
-        "keeper", partial(Keeper, ground.vault, budget_bytes, pool), supervision=_vital()
+        "keeper",
+        partial(Keeper, ground.vault, facts.spec, budget_bytes, pool),
+        supervision=_vital(),
     )
     company = Company(
         gpu=gpu,
