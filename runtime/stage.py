@@ -26,7 +26,7 @@ from greenroom.runtime.job import (
     Piece,
 )
 from greenroom.runtime.pace import Pace, StageCounters
-from greenroom.runtime.plan import Budget, Phase, SequenceView, StepPlan, plan
+from greenroom.runtime.plan import GRAIN, Budget, Phase, SequenceView, StepPlan, plan
 from greenroom.runtime.records import FinishReason
 from greenroom.runtime.sampling import Sampler, make_sampler
 from greenroom.runtime.snapshot import Snapshot, take
@@ -191,7 +191,8 @@ class Stage:
             first = s.sampler(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
             mx.eval(first, states)
             self._first_token(uid, s, cast("int", first.item()))
-        self._pace.prefilled(num_tokens, self._now() - started)
+        if num_tokens >= GRAIN:  # a chunk cut short at a boundary says nothing about speed
+            self._pace.prefilled(num_tokens, self._now() - started)
 
     def _first_token(self, uid: int, s: _Sequence, token: int) -> None:
         s.first_at = s.last_at = self._now()
