@@ -120,8 +120,9 @@ EXTRA: Mapping[str, Mapping[str, Any]] = {
     },
     "lfm2_moe": {"use_expert_bias": True, "num_dense_layers": 1, "full_attn_idxs": [1]},
     "lille-130m": {"block_size": 2048, "n_kv_heads": 2},
-    "llama4": {},
+    "llama4": {"num_experts_per_tok": 1},
     "llama4_text": {
+        "num_experts_per_tok": 1,
         "attention_chunk_size": 16,
         "interleave_moe_layer_step": 1,
         "rope_scaling": None,
@@ -191,6 +192,7 @@ EXTRA: Mapping[str, Mapping[str, Any]] = {
         "output_multiplier": 1.0,
         "moe_hidden_size": 64,
         "mlp_layer_types": ["sparse", "sparse"],
+        "num_shared_experts": 0,
     },
     "nemotron": {"hidden_act": "relu2"},
     "nemotron-nas": {
