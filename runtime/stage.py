@@ -28,7 +28,15 @@ from greenroom.runtime.job import (
     Piece,
 )
 from greenroom.runtime.pace import Pace, StageCounters
-from greenroom.runtime.plan import Budget, Phase, SequenceView, StepPlan, decode_gap_s, plan
+from greenroom.runtime.plan import (
+    GRAIN,
+    Budget,
+    Phase,
+    SequenceView,
+    StepPlan,
+    decode_gap_s,
+    plan,
+)
 from greenroom.runtime.records import FinishReason
 from greenroom.runtime.resident import ResidentCaches, can_be_resident, rebuilt
 from greenroom.runtime.sampling import Sampler, make_sampler
@@ -210,7 +218,8 @@ class Stage:
             first = s.sampler(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
             mx.eval(first, states)
             self._first_token(uid, s, cast("int", first.item()))
-        self._pace.prefilled(num_tokens, self._now() - started)
+        if num_tokens >= GRAIN:  # a chunk cut short at a boundary says nothing about speed
+            self._pace.prefilled(num_tokens, self._now() - started)
 
     def _first_token(self, uid: int, s: _Sequence, token: int) -> None:
         s.first_at = s.last_at = self._now()
