@@ -12,14 +12,22 @@ from tests.exact import ANSWER, FIRST, SYSTEM, cached, compare_logits, converse,
 from tests.tiny import StageRig, alone, prompt
 from tests.zoo import CONFIGS, build
 
+# One of each kind, and a mixture.
+few = pytest.mark.parametrize(
+    "model", ["llama", "gemma3_text", "mamba2", "qwen3_next"], indirect=True
+)
+
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def model(request: pytest.FixtureRequest) -> Any:
     return build(request.param)
 
 
-@pytest.mark.parametrize("company", [False, True], ids=["alone", "joining"])
-@pytest.mark.parametrize("codec", ["float", DEFAULT_CODEC])
+@pytest.mark.parametrize(
+    ("codec", "company"),
+    [("float", False), ("float", True), (DEFAULT_CODEC, True)],
+    ids=["alone", "joining", "encoded"],
+)
 def test_hot_restarted_and_recomputed_say_the_same(
     model: Any, codec: str, company: bool, tmp_path: Path
 ) -> None:
@@ -30,6 +38,7 @@ def test_restored_logits_are_those_of_a_full_prefill(model: Any) -> None:
     compare_logits(model)
 
 
+@few
 def test_a_prompt_that_is_sent_again_computes_one_token(model: Any) -> None:
     tokens = prompt(FIRST)
     _, answer, chain = play(model, "float", tokens, system_end=SYSTEM)
@@ -38,6 +47,7 @@ def test_a_prompt_that_is_sent_again_computes_one_token(model: Any) -> None:
     assert rig.stage.counters.prefill_tokens == 1
 
 
+@few
 def test_another_question_after_the_same_system_prompt(model: Any) -> None:
     _, _, chain = play(model, "float", prompt(FIRST), system_end=SYSTEM)
     told = prompt(SYSTEM) + prompt(11, 8)
@@ -46,6 +56,7 @@ def test_another_question_after_the_same_system_prompt(model: Any) -> None:
     assert cached(rig) == SYSTEM
 
 
+@few
 @pytest.mark.parametrize("cut", [3, 20, 29])
 def test_an_edited_history_goes_on_from_where_it_can(model: Any, cut: int, tmp_path: Path) -> None:
     _, _, chain = play(model, "float", prompt(FIRST), system_end=SYSTEM)
@@ -66,6 +77,7 @@ def test_an_edited_history_goes_on_from_where_it_can(model: Any, cut: int, tmp_p
     assert cached(rig) == len(longer) - 4
 
 
+@few
 def test_an_answer_cut_short_is_still_remembered_rightly(model: Any) -> None:
     tokens = prompt(FIRST)
     rig = StageRig(model, chunk_tokens=8)
