@@ -31,6 +31,7 @@ from greenroom.actors.turn import (
     Draft,
     clip_max_tokens,
     fill_sampling,
+    is_prefix,
     make_segments,
     remembered,
     whole_history,
@@ -85,6 +86,7 @@ class AgentActor(Actor[AgentMessage]):
         self._key = key
         self._company = company
         self._head: str | None = None
+        self._handle: int | None = None  # the stage's decoded copy of the chain up to the head
         self._system: str | None = None
 
     async def on_start(self) -> None:
@@ -105,6 +107,7 @@ class AgentActor(Actor[AgentMessage]):
         draft = await asyncio.to_thread(self._draft, turn.request, chain)
         max_tokens = clip_max_tokens(turn.request, draft.prompt, facts.context_window)
         draft, pieces = await self._match(draft)
+        stands = is_prefix(draft.matched, chain)
         job = Job(
             tokens=draft.prompt.tokens,
             pieces=pieces,
@@ -113,6 +116,7 @@ class AgentActor(Actor[AgentMessage]):
             max_tokens=max_tokens,
             stop_tokens=facts.text.stop_tokens,
             sampling=fill_sampling(turn.request.sampling, facts),
+            handle=self._handle if stands else None,
         )
         await self._perform(turn, draft, job)
 
@@ -122,7 +126,9 @@ class AgentActor(Actor[AgentMessage]):
         messages = whole_history(request, chain, self._system)
         rendered = text.render(messages)
         known = remembered(chain, self._company.facts.fingerprint, text.decode)
-        prompt = text.tokenize(rendered, known, text.system_end(messages, rendered))
+        # Where the system prompt ends is of use only while none of it is remembered.
+        system_end = 0 if known else text.system_end(messages, rendered)
+        prompt = text.tokenize(rendered, known, system_end)
         return Draft(
             namespace=self._key.namespace,
             fingerprint=self._company.facts.fingerprint,
@@ -161,8 +167,8 @@ class AgentActor(Actor[AgentMessage]):
         # The stage never waits for a reader: its channel holds a whole answer, which is small.
         async with Channel[JobEvent](capacity=job.max_tokens + 8) as events:
             self._company.gpu.tell(Generate(uid, job, events))
-            done = await self._follow(uid, turn, events, performed, len(job.tokens))
-        ending = asyncio.ensure_future(self._finish(turn, draft, performed, done))
+            ended = await self._follow(uid, turn, events, performed, len(job.tokens))
+        ending = asyncio.ensure_future(self._finish(turn, draft, performed, ended))
         try:
             await asyncio.shield(ending)
         except asyncio.CancelledError:
@@ -197,7 +203,7 @@ class AgentActor(Actor[AgentMessage]):
                         await turn.reply.send(TextDelta(tail, ()))
                     self._let_go(uid, performed, reader.text)
                 case JobDone():
-                    return _Ended(cached, num_prompt, event)
+                    return _Ended(uid, cached, num_prompt, event)
                 case _:  # what the stage emitted before it knew of a stop string
                     pass
         raise GreenroomError("the stage closed a turn without ending it")
@@ -213,15 +219,16 @@ class AgentActor(Actor[AgentMessage]):
         """Make the turn durable, move the head, and tell the caller."""
         emitted = time.perf_counter()
         if self._company.durable_turns:
-            await self._remember(draft, performed, ended.done)
-            await self._tell_done(turn, performed, ended, emitted)
+            await self._remember(draft, performed, ended)
+            await self._tell_done(turn, performed, ended, emitted, self._head)
             return
         try:
-            await self._tell_done(turn, performed, ended, emitted)
+            await self._tell_done(turn, performed, ended, emitted, None)
         finally:
-            await self._remember(draft, performed, ended.done)
+            await self._remember(draft, performed, ended)
 
-    async def _remember(self, draft: Draft, performed: _Performed, done: JobDone) -> None:
+    async def _remember(self, draft: Draft, performed: _Performed, ended: "_Ended") -> None:
+        done = ended.done
         text = self._company.facts.text
         prompt_runs = [e for e in done.segments if e.start < len(draft.prompt.tokens)]
         cuts = [*(e.start for e in prompt_runs), *(e.stop for e in prompt_runs[-1:])]
@@ -232,13 +239,14 @@ class AgentActor(Actor[AgentMessage]):
             draft, done.segments, answer, text.slices(draft.prompt, cuts), time.time()
         )
         payloads = [e.payload for e in done.segments]
-        await self._company.keeper.ask(Keep(tuple(zip(segments, payloads, strict=True))))
+        is_new = await self._company.keeper.ask(Keep(tuple(zip(segments, payloads, strict=True))))
         head = segments[-1].id if segments else self._head
         await self._company.store.ask(Commit(self._key, segments, head))
         self._head = head
+        self._handle = ended.uid if segments and is_new else None
 
     async def _tell_done(
-        self, turn: Turn, performed: _Performed, ended: "_Ended", emitted: float
+        self, turn: Turn, performed: _Performed, ended: "_Ended", emitted: float, head: str | None
     ) -> None:
         times = ended.done.times
         now = time.perf_counter()
@@ -255,12 +263,13 @@ class AgentActor(Actor[AgentMessage]):
                     decode_ms=1e3 * (times.last_token - times.first_token),
                     commit_ms=1e3 * (now - emitted),
                 ),
-                head=self._head,
+                head=head,
             )
         )
 
 
 class _Ended(msgspec.Struct, frozen=True):
+    uid: int
     cached: int
     num_prompt: int
     done: JobDone

@@ -89,14 +89,16 @@ def _prepare(settings: Settings) -> _Ground:
 async def _people(system: System, settings: Settings, ground: _Ground, pool: Executor) -> Playhouse:
     """Spawn the actors, in the order in which they need each other."""
     make = partial(make_stage, settings, ground.entry, ground.model_path, pool)
-    gpu = system.spawn("gpu", partial(GpuActor, make), supervision=_vital())
+    gpu = system.spawn("gpu", partial(GpuActor, make, []), supervision=_vital())
     facts = await _unless_failed(system, gpu.ask(Describe()))
     store = system.spawn(
         "store", partial(Store, ground.index, facts.fingerprint), supervision=_vital()
     )
     budget_bytes = settings.memory.cache_budget_mb << 20
     keeper = system.spawn(
-        "keeper", partial(Keeper, ground.vault, budget_bytes, pool), supervision=_vital()
+        "keeper",
+        partial(Keeper, ground.vault, facts.spec, budget_bytes, pool),
+        supervision=_vital(),
     )
     company = Company(
         gpu=gpu,
@@ -132,6 +134,7 @@ def make_stage(
         chunk_tokens=settings.stage.chunk_tokens,
         schedule=settings.stage.schedule,
         max_decode_gap_s=settings.stage.max_decode_gap_ms / 1e3,
+        resident_bytes=settings.memory.resident_budget_mb << 20,
     )
     advice = _generation_config(path)
     facts = ModelFacts(

@@ -52,14 +52,23 @@ class GpuActor(Actor[GpuMessage]):
     crashes; its supervisor starts it anew, with the model loaded again.
     """
 
-    def __init__(self, make: MakeStage) -> None:
+    def __init__(self, make: MakeStage, threads: list[Worker]) -> None:
+        """``threads`` are those of earlier generations; the list is shared by all of them."""
         self._make = make
+        self._threads = threads
         self._replies: dict[int, Channel[JobEvent]] = {}
         self._worker: Worker | None = None
         self._performance: _Performance | None = None
 
     async def on_start(self) -> None:
-        """Start the thread and load the model; raises what loading raises."""
+        """Start the thread and load the model; raises what loading raises.
+
+        First the last generation's thread must have let go of its model: there may not be room
+        for two.
+        """
+        while self._threads:
+            await self._threads[0].join()
+            del self._threads[0]
         loop = asyncio.get_running_loop()
         started: asyncio.Future[_Performance] = loop.create_future()
 
@@ -75,6 +84,7 @@ class GpuActor(Actor[GpuMessage]):
             loop.call_soon_threadsafe(self._failed, started, error)
 
         self._worker = Worker("greenroom-mlx", make, close=mx.clear_streams, failed=failed)
+        self._threads.append(self._worker)
         self._worker.start()
         self._performance = await started
 

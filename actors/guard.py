@@ -42,7 +42,7 @@ class Guard:
         self._loopback = is_loopback(host)
         self._key = api_key.encode() if api_key else None
         self._admin_key = admin_key.encode() if admin_key else None
-        self._namespace = derive_namespace(api_key) if api_key else ""
+        self._namespace = derive_namespace(api_key)
         self._origins = frozenset(origin.lower().rstrip("/") for origin in allowed_origins)
         if not self._loopback and self._key is None:
             raise SettingsError(
@@ -89,7 +89,6 @@ class Guard:
             )
 
 
-
 def _check_key(request: web.Request, key: bytes) -> None:
     scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     given = token.strip() if scheme.lower() == "bearer" else ""
@@ -111,7 +110,9 @@ def guarding(guard: Guard) -> Middleware:
 
 
 def derive_namespace(key: str) -> str:
-    """The namespace of a key's owner: 32 hex digits that do not give the key away."""
+    """The namespace of a key's owner: 32 hex digits that do not give it away; "" for no key."""
+    if not key:
+        return ""
     return blake2b(key.encode(), digest_size=16, person=b"greenroom-caller").hexdigest()
 
 

@@ -6,40 +6,41 @@ from typing import assert_never
 
 from greenroom.actors.messages import Fetch, Fetched, Keep, KeeperMessage
 from greenroom.runtime.actor import Actor
-from greenroom.runtime.codec import Payload
+from greenroom.runtime.codec import BadPayload, Payload, check
 from greenroom.runtime.hot import HotPayloads
 from greenroom.runtime.segments import Segment
+from greenroom.runtime.spec import CacheSpec
 from greenroom.runtime.vault import Damaged, Vault, VaultError
 
 
 class Keeper(Actor[KeeperMessage]):
     """Hot bytes in memory, everything on disk; files are read and written on ``pool``."""
 
-    def __init__(self, vault: Vault, budget_bytes: int, pool: Executor) -> None:
+    def __init__(self, vault: Vault, spec: CacheSpec, budget_bytes: int, pool: Executor) -> None:
         self._vault = vault
+        self._spec = spec
         self._hot = HotPayloads(budget_bytes)
         self._pool = pool
 
-    async def handle(self, message: KeeperMessage) -> Fetched | None:
+    async def handle(self, message: KeeperMessage) -> Fetched | bool:
         """Answer with bytes, or once bytes are safe."""
         match message:
             case Fetch(ids):
                 return await self._fetch(ids)
             case Keep(segments):
-                await self._keep(segments)
-                return None
+                return await self._keep(segments)
             case _:
                 assert_never(message)
 
     async def _fetch(self, ids: tuple[str, ...]) -> Fetched:
         cold = [i for i in ids if self._hot.get(i) is None]
         loop = asyncio.get_running_loop()
-        reads = [loop.run_in_executor(self._pool, self._vault.read, i) for i in cold]
+        reads = [loop.run_in_executor(self._pool, self._read, i) for i in cold]
         found = await asyncio.gather(*reads, return_exceptions=True)
         read: dict[str, Payload] = {}
         bad: set[str] = set()
         for segment_id, outcome in zip(cold, found, strict=True):
-            if isinstance(outcome, VaultError):
+            if isinstance(outcome, (VaultError, BadPayload)):
                 self.context.log.warning("segment %s is lost: %s", segment_id, outcome)
                 if isinstance(outcome, Damaged):
                     await loop.run_in_executor(self._pool, self._vault.quarantine, segment_id)
@@ -47,8 +48,14 @@ class Keeper(Actor[KeeperMessage]):
             elif isinstance(outcome, BaseException):
                 raise outcome
             else:
-                read[segment_id] = outcome[1]
+                read[segment_id] = outcome
         return self._good(ids, read, bad)
+
+    def _read(self, segment_id: str) -> Payload:
+        """Blocking. A payload of other shapes or types (another device's floats) is no use here."""
+        _, payload = self._vault.read(segment_id)
+        check(self._spec, payload)
+        return payload
 
     def _good(self, ids: tuple[str, ...], read: dict[str, Payload], bad: set[str]) -> Fetched:
         payloads: list[Payload] = []
@@ -62,14 +69,16 @@ class Keeper(Actor[KeeperMessage]):
             self._hot.put(segment_id, payload)
         return Fetched(tuple(payloads), None)
 
-    async def _keep(self, segments: tuple[tuple[Segment, Payload], ...]) -> None:
+    async def _keep(self, segments: tuple[tuple[Segment, Payload], ...]) -> bool:
         loop = asyncio.get_running_loop()
         writes = [
             loop.run_in_executor(self._pool, self._vault.write, segment, payload)
             for segment, payload in segments
         ]
-        for (segment, payload), is_new in zip(segments, await asyncio.gather(*writes), strict=True):
+        written = await asyncio.gather(*writes)
+        for (segment, payload), is_new in zip(segments, written, strict=True):
             if is_new:
                 self._hot.put(segment.id, payload)
             # Else the file is somebody's earlier computation of the same tokens: those bytes stay
             # the segment's, hot and after a restart, and are read when they are needed.
+        return all(written)

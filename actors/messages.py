@@ -80,8 +80,12 @@ class Fetch(Request[Fetched], frozen=True):
     ids: tuple[str, ...]
 
 
-class Keep(Request[None], frozen=True):
-    """Write these segments and remember their bytes; answered when they are durable."""
+class Keep(Request[bool], frozen=True):
+    """Write these segments and remember their bytes; answered when they are durable.
+
+    False when a segment had been written before, from another computation of the same tokens:
+    then those bytes are the segment's, and not the ones given here.
+    """
 
     segments: tuple[tuple[Segment, Payload], ...]
 

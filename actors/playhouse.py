@@ -5,6 +5,7 @@ import secrets
 import time
 
 from greenroom.actors.agent import Company
+from greenroom.actors.guard import derive_namespace
 from greenroom.actors.house import ModelCard, Status
 from greenroom.actors.messages import (
     AgentKey,
@@ -26,7 +27,10 @@ from greenroom.runtime.system import System
 
 
 class Playhouse:
-    """One loaded model with its agents: the ``House`` behind every door."""
+    """One loaded model with its agents: the ``House`` behind every door.
+
+    ``namespace`` is that of whoever runs it: the one that ``server.api_key`` opens over HTTP.
+    """
 
     def __init__(
         self,
@@ -43,7 +47,8 @@ class Playhouse:
         self._entry = entry
         self._company = company
         self._director = director
-        self._system = system
+        self.system = system
+        self.namespace = derive_namespace(settings.server.api_key)
         self._draining = False
 
     def ready(self) -> bool:
@@ -53,7 +58,7 @@ class Playhouse:
     @property
     def failure(self) -> "asyncio.Future[BaseException]":
         """Done when something failed that no supervisor could help with."""
-        return self._system.failure
+        return self.system.failure
 
     def drain(self) -> None:
         """Take no new turns; those under way go on."""
@@ -78,7 +83,7 @@ class Playhouse:
 
     async def enrol(self, name: str, system: str | None) -> None:
         """Make the agent unless it is there. Raises Conflict for another system prompt."""
-        await self._director.ask(Wake(AgentKey("", name), system))
+        await self._director.ask(Wake(AgentKey(self.namespace, name), system))
 
     async def agents(self, namespace: str) -> list[AgentInfo]:
         """Every agent of the namespace, by name."""
@@ -86,7 +91,7 @@ class Playhouse:
 
     async def status(self) -> Status:
         """A look inside, for operators."""
-        return Status(await self.counters(), self._system.inspect())
+        return Status(await self.counters(), self.system.inspect())
 
     async def counters(self) -> StageCounters:
         """What the stage has done so far."""

@@ -91,6 +91,7 @@ class Agent:
             messages=(ChatMessage("user", content),),
             mode="say",
             agent=self.name,
+            namespace=self._house.namespace,
             max_tokens=max_tokens,
             stop=tuple(stop),
             sampling=sampling or Sampling(),
@@ -115,7 +116,7 @@ class Room:
 
     async def agents(self) -> list[AgentInfo]:
         """Every agent of this room, by name."""
-        return await self._house.agents("")
+        return await self._house.agents(self._house.namespace)
 
     @asynccontextmanager
     async def serve(self, host: str | None = None, port: int | None = None) -> AsyncIterator[str]:

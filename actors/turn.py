@@ -147,6 +147,16 @@ def make_segments(
     return tuple(segments)
 
 
+def is_prefix(pieces: Sequence[Piece], chain: Sequence[Piece]) -> bool:
+    """Whether the pieces are the beginning of that very chain, segment by segment."""
+    if len(pieces) > len(chain):
+        return False
+    pairs = list(zip(pieces, chain, strict=False))
+    if any(p.segment.id != c.segment.id or p.used > c.used for p, c in pairs):
+        return False
+    return all(p.used == c.used for p, c in pairs[:-1])
+
+
 def _shared(first: Sequence[object], second: Sequence[object]) -> int:
     """Length of the longest common prefix."""
     pairs = zip(first, second, strict=False)

@@ -93,7 +93,7 @@ class Server:
                 if new and not ttft_s:
                     ttft_s = time.perf_counter() - begun
                 text += new
-                last = chunk if chunk.get("usage") else last
+                last.update({k: chunk[k] for k in ("usage", "greenroom") if chunk.get(k)})
         usage = last["usage"]
         return Answer(
             text=text,

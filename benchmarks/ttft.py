@@ -30,7 +30,7 @@ from greenroom.runtime.layers import load_settings
 from greenroom.runtime.records import ChatMessage
 from greenroom.runtime.text import Text
 
-CHUNKS = (128, 256, 384, 512, 1024, 2048)
+CHUNKS = (128, 256, 512)
 FLOOR_TIMES = 5
 FOLLOW_UPS = ("Say more about this, in one word.", "And now say it in another word.")
 

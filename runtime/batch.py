@@ -6,6 +6,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.generate import GenerationBatch, StopSequences
+from mlx_lm.models.cache import BatchKVCache, KVCache
 
 from greenroom.runtime.job import Job
 from greenroom.runtime.records import FinishReason
@@ -48,7 +49,7 @@ class DecodeBatch:
             model=self._model,
             uids=[uid],
             inputs=mx.array([first_token], dtype=mx.uint32),
-            prompt_cache=[type(c).merge([c]) for c in cache],
+            prompt_cache=[_batched(c) for c in cache],
             tokens=[[]],
             samplers=[sampler],
             fallback_sampler=greedy,
@@ -75,3 +76,21 @@ class DecodeBatch:
     def drop(self, uids: Sequence[int]) -> None:
         """Take rows out and forget them."""
         self._batch.filter([i for i, u in enumerate(self._batch.uids) if u not in uids])
+
+
+def _batched(cache: Any) -> Any:
+    """A batch of one made of a plain cache, whose buffers it takes over where their kind allows.
+
+    mlx-lm's ``merge`` copies into buffers without room, which the next token copies again.
+    """
+    if type(cache) is not KVCache:
+        return type(cache).merge([cache])
+    batched = BatchKVCache([0])
+    batched.state = (
+        cache.keys,
+        cache.values,
+        mx.array([cache.offset]),
+        mx.array([0]),
+        cache.offset,
+    )
+    return batched

@@ -23,6 +23,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     tokens from ``encode_from`` on are encoded, cut at each of ``boundaries`` (absolute positions,
     ascending, the prompt's end last). At least one token of the prompt is always computed, since
     the first answer token is sampled from its logits. ``sampling`` has every default filled in.
+    ``handle`` may name a resident copy whose first rows are what the pieces decode to.
     """
 
     tokens: tuple[int, ...]
@@ -32,6 +33,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int
     stop_tokens: tuple[int, ...]
     sampling: Sampling
+    handle: int | None = None
 
 
 class Encoded(msgspec.Struct, frozen=True):
@@ -73,7 +75,8 @@ class JobDone(msgspec.Struct, frozen=True, tag=True):
     """The job is off the stage. ``segments`` tile the positions from ``encode_from`` on.
 
     They may end before the last sampled token: a token whose K and V were never computed (the only
-    token of a one-token answer) is not remembered.
+    token of a one-token answer) is not remembered. The stage may keep a decoded copy of all of it
+    under the job's uid, for the next turn to take as its ``handle``.
     """
 
     segments: tuple[Encoded, ...]

@@ -198,7 +198,10 @@ def last_position_head(model: nn.Module) -> nn.Module:
             wrapped.append((name, LastPositionEmbedding(module)))
         elif _is_output_head(name, module, rows):
             wrapped.append((name, LastPosition(module)))
-    model.update_modules(tree_unflatten(wrapped))
+    heads = {name for name, _ in wrapped}
+    # A head made of several modules is wrapped as a whole.
+    outer = [(n, m) for n, m in wrapped if not any(n.startswith(f"{head}.") for head in heads)]
+    model.update_modules(tree_unflatten(outer))
     return model
 
 

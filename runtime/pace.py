@@ -39,6 +39,7 @@ class StageCounters(msgspec.Struct):
     prefill_chunks: int = 0
     prefill_tokens: int = 0
     restored_tokens: int = 0
+    resident_hits: int = 0
     jobs: int = 0
     cancelled: int = 0
     steps: int = 0

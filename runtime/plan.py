@@ -13,6 +13,8 @@ import msgspec
 
 GRAIN = 16
 """Adaptive chunks are multiples of this many tokens: the learned speed is not finer than that."""
+GAP_STEPS = 8
+"""Undisturbed decode steps that a chunk may take, so that a gap stays below ten of them."""
 
 
 class Phase(Enum):
@@ -84,6 +86,11 @@ def plan(sequences: Sequence[SequenceView], budget: Budget) -> StepPlan:
     chosen = min(candidates, key=lambda s: (s.last_planned, s.order))
     tokens = chunk(chosen.remaining, budget, decoding=bool(decode))
     return StepPlan(prefill=(chosen.uid, tokens), decode=decode)
+
+
+def decode_gap_s(wanted_s: float, decode_step_s: float) -> float:
+    """Seconds that a chunk may hold a token back: ``wanted_s``, or for 0 a few steps' worth."""
+    return wanted_s or GAP_STEPS * decode_step_s
 
 
 def chunk(remaining: int, budget: Budget, *, decoding: bool) -> int:

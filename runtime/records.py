@@ -88,7 +88,10 @@ class TextDelta(msgspec.Struct, frozen=True, tag=True):
 
 
 class TurnDone(msgspec.Struct, frozen=True, tag=True):
-    """The turn ended and, with durability "turn", is on disk. The agent stands at ``head``."""
+    """The turn ended and, with durability "turn", is on disk.
+
+    The agent stands at ``head``; None when that is not on disk yet (durability "async").
+    """
 
     agent: str
     text: str

@@ -55,7 +55,6 @@ class MemorySettings(_Section, frozen=True):
     cache_budget_mb: Count
     resident_budget_mb: Amount
     durability: Literal["turn", "async"]
-    disk_quota_gb: Positive
 
 
 class ActorSettings(_Section, frozen=True):

@@ -13,15 +13,15 @@ from greenroom.runtime.errors import ModelUnavailable
 
 LayerKind = Literal["full", "window"]
 DTypeName = Literal["float32", "float16", "bfloat16"]
-StateDType = Literal["float32", "float16", "bfloat16", "uint32"]
+StateDType = Literal["float32", "float16", "bfloat16", "int64"]
 
 _DTYPES: Mapping[mx.Dtype, DTypeName] = {
     mx.float32: "float32",
     mx.float16: "float16",
     mx.bfloat16: "bfloat16",
 }
-# uint32 is the type of token ids, which some models keep for their n-grams.
-_STATE_DTYPES: Mapping[mx.Dtype, StateDType] = {**_DTYPES, mx.uint32: "uint32"}
+# int64: token ids, which some models keep for their n-grams.
+_STATE_DTYPES: Mapping[mx.Dtype, StateDType] = {**_DTYPES, mx.int64: "int64"}
 _CONTEXT_KEYS = ("max_position_embeddings", "max_seq_len", "n_positions", "seq_length")
 # A model without attention over the whole context has no limit of its own.
 _ENDLESS = 32768
@@ -128,7 +128,7 @@ class CacheSpec(msgspec.Struct, frozen=True):
 
 
 def _width(dtype: StateDType) -> int:
-    return 4 if dtype in ("float32", "uint32") else 2
+    return {"int64": 8, "float32": 4}.get(dtype, 2)
 
 
 def cells(caches: Sequence[Any]) -> list[Any]:

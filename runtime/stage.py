@@ -2,18 +2,20 @@
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, Literal, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 import msgspec
+from mlx_lm.models.cache import trim_prompt_cache
 
 from greenroom.runtime.batch import DecodeBatch, Row
-from greenroom.runtime.cache import restore, resume_position, slice_states
-from greenroom.runtime.codec import Codec, Payload
-from greenroom.runtime.encoding import encode
+from greenroom.runtime.cache import restore, slice_states
+from greenroom.runtime.codec import Codec
+from greenroom.runtime.encoding import decode, encode
 from greenroom.runtime.job import (
     Emit,
     Encoded,
@@ -23,44 +25,31 @@ from greenroom.runtime.job import (
     JobStarted,
     JobTimes,
     JobTokens,
-    Piece,
 )
 from greenroom.runtime.pace import Pace, StageCounters
-from greenroom.runtime.plan import Budget, Phase, SequenceView, StepPlan, plan
+from greenroom.runtime.plan import (
+    GRAIN,
+    Budget,
+    Phase,
+    StepPlan,
+    decode_gap_s,
+    plan,
+)
 from greenroom.runtime.records import FinishReason
-from greenroom.runtime.sampling import Sampler, make_sampler
-from greenroom.runtime.snapshot import Snapshot, take
+from greenroom.runtime.resident import ResidentCaches, can_be_resident, rebuilt
+from greenroom.runtime.sequence import StageSequence
+from greenroom.runtime.snapshot import take
 from greenroom.runtime.spec import CacheSpec
 
 
 class StageLimits(msgspec.Struct, frozen=True):
-    """The part of the settings that shapes a step; see ``Budget``."""
+    """The part of the settings that shapes a step; see ``Budget`` and ``decode_gap_s``."""
 
     max_batch_size: int
     chunk_tokens: int
     schedule: Literal["adaptive", "fixed"]
     max_decode_gap_s: float
-
-
-class _Sequence:
-    """One job on its way over the stage.
-
-    ``marks`` are the positions at which chunks must end, because a snapshot is taken there.
-    """
-
-    def __init__(self, job: Job, order: int, computed: int, marks: tuple[int, ...]) -> None:
-        self.job = job
-        self.order = order
-        self.phase = Phase.WAITING
-        self.planned = -1
-        self.sampler: Sampler = make_sampler(job.sampling)
-        self.cache: list[Any] = []
-        self.computed = computed
-        self.marks = marks
-        self.snapshots: list[Snapshot] = []
-        self.emitted = 0
-        self.kept = 0  # sampled tokens whose K and V are in ``cache``
-        self.admitted_at = self.restore_s = self.first_at = self.last_at = 0.0
+    resident_bytes: int
 
 
 class Stage:
@@ -88,9 +77,11 @@ class Stage:
         self._emit = emit
         self._pool = pool
         self._now = now
-        self._sequences: dict[int, _Sequence] = {}
+        self._sequences: dict[int, StageSequence] = {}
         self._batch = DecodeBatch(model)
         self._pace = Pace()
+        self._resident = ResidentCaches(limits.resident_bytes)
+        self._leftovers: deque[tuple[int, StageSequence, tuple[Encoded, ...]]] = deque()
         self._order = 0
         self._last_decode: float | None = None
         self.counters = StageCounters()
@@ -98,7 +89,8 @@ class Stage:
     @property
     def idle(self) -> bool:
         """Whether a step would do nothing."""
-        return all(s.phase is Phase.ENDED for s in self._sequences.values())
+        ended = all(s.phase is Phase.ENDED for s in self._sequences.values())
+        return ended and not self._leftovers
 
     def caches(self, uid: int) -> list[Any]:
         """The live caches of a job that is being prefilled, to look at."""
@@ -106,9 +98,7 @@ class Stage:
 
     def submit(self, uid: int, job: Job) -> None:
         """Queue a job; it starts when there is room on stage."""
-        pieces = [(piece.payload, piece.used) for piece in job.pieces]
-        computed = resume_position(self._spec, pieces, len(job.tokens) - 1)
-        self._sequences[uid] = _Sequence(job, self._order, computed, _marks(self._spec, job))
+        self._sequences[uid] = StageSequence(job, self._spec, self._order)
         self._order += 1
         self.counters.jobs += 1
 
@@ -118,7 +108,7 @@ class Stage:
         if sequence is None:
             return
         self.counters.cancelled += 1
-        if sequence.phase is Phase.DECODE:
+        if sequence.in_batch:
             self._batch.drop([uid])
 
     def finish(self, uid: int, keep: int) -> None:
@@ -130,40 +120,46 @@ class Stage:
         s = self._sequences.get(uid)
         if s is None or s.phase not in (Phase.DECODE, Phase.ENDED):
             return
-        if s.phase is Phase.DECODE:
+        if s.in_batch:
             s.cache, s.kept = self._batch.leave(uid), s.emitted
         self._encode(uid, s, min(keep, s.kept))
 
     def step(self) -> None:
         """One step: a token for everybody who decodes, and at most one prefill chunk.
 
-        The chunk comes last, so that a first token goes out as soon as it is there.
+        The chunk comes last, so that a first token goes out as soon as it is there. Only a step
+        with nothing better to do makes a resident copy of what a finished turn has left.
         """
-        todo = plan([self._view(uid, s) for uid, s in self._sequences.items()], self._budget())
+        todo = plan([s.view(uid) for uid, s in self._sequences.items()], self._budget())
+        for uid in todo.decode:
+            self._join(uid, self._sequences[uid])
         if todo.decode:
             self._decode(todo)
         if todo.prefill is not None:
             self._prefill(*todo.prefill)
+        elif not todo.decode and self._leftovers:
+            self._settle(*self._leftovers.popleft())
         self.counters.steps += 1
-
-    def _view(self, uid: int, s: _Sequence) -> SequenceView:
-        stop = next((mark for mark in s.marks if mark > s.computed), len(s.job.tokens))
-        return SequenceView(uid, s.phase, stop - s.computed, s.order, s.planned)
 
     def _budget(self) -> Budget:
         return Budget(
             max_batch_size=self._limits.max_batch_size,
             chunk_tokens=self._limits.chunk_tokens,
             schedule=self._limits.schedule,
-            max_decode_gap_s=self._limits.max_decode_gap_s,
+            max_decode_gap_s=decode_gap_s(self._limits.max_decode_gap_s, self._pace.decode_step_s),
             prefill_tokens_per_s=self._pace.prefill_tokens_per_s,
         )
 
-    def _admit(self, uid: int, s: _Sequence) -> None:
+    def _admit(self, uid: int, s: StageSequence) -> None:
         s.admitted_at = self._now()
         self._emit(uid, JobStarted(cached_tokens=s.computed))
-        pieces = _cut(s.job.pieces, s.computed)
-        s.cache = restore(self._spec, pieces, len(s.job.tokens) - s.computed, self._pool)
+        s.cache = self._resident.take(s.job.handle) or []
+        if s.cache:
+            trim_prompt_cache(s.cache, s.cache[0].offset - s.computed)
+            self.counters.resident_hits += 1
+        else:
+            headroom = len(s.job.tokens) - s.computed
+            s.cache = restore(self._spec, s.pieces(), headroom, self._pool)
         s.restore_s = self._now() - s.admitted_at
         self.counters.restored_tokens += s.computed
         s.phase = Phase.PREFILL
@@ -191,20 +187,26 @@ class Stage:
             first = s.sampler(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
             mx.eval(first, states)
             self._first_token(uid, s, cast("int", first.item()))
-        self._pace.prefilled(num_tokens, self._now() - started)
+        if num_tokens >= GRAIN:  # a chunk cut short at a boundary says nothing about speed
+            self._pace.prefilled(num_tokens, self._now() - started)
 
-    def _first_token(self, uid: int, s: _Sequence, token: int) -> None:
+    def _first_token(self, uid: int, s: StageSequence, token: int) -> None:
         s.first_at = s.last_at = self._now()
         s.emitted = 1
+        s.first_token = token
         self._emit(uid, JobTokens(tokens=(token,)))
         if token in s.job.stop_tokens:
             self._end(uid, s, "stop")
         elif s.job.max_tokens == 1:
             self._end(uid, s, "length")
         else:
-            self._batch.join(uid, s.job, token, s.cache, s.sampler)
+            s.phase = Phase.DECODE  # it joins the batch in the next step: the token goes out first
+
+    def _join(self, uid: int, s: StageSequence) -> None:
+        if not s.in_batch:
+            self._batch.join(uid, s.job, s.first_token, s.cache, s.sampler)
             s.cache = []
-            s.phase = Phase.DECODE
+            s.in_batch = True
 
     def _decode(self, todo: StepPlan) -> None:
         started = self._now()
@@ -231,13 +233,14 @@ class Stage:
         self._emit(row.uid, JobTokens(tokens=(row.token,)))
         if row.reason is not None and row.cache is not None:
             s.cache, s.kept = row.cache, s.emitted
+            s.in_batch = False
             self._end(row.uid, s, row.reason)
 
-    def _end(self, uid: int, s: _Sequence, reason: FinishReason) -> None:
+    def _end(self, uid: int, s: StageSequence, reason: FinishReason) -> None:
         s.phase = Phase.ENDED
         self._emit(uid, JobEnded(reason=reason))
 
-    def _encode(self, uid: int, s: _Sequence, keep: int) -> None:
+    def _encode(self, uid: int, s: StageSequence, keep: int) -> None:
         """Encode what is new, cut at its boundaries, and let go of the floats."""
         if s.kept and self._spec.forgetful:
             s.snapshots.append(take(s.cache, len(s.job.tokens) + s.kept))
@@ -249,26 +252,14 @@ class Stage:
         del self._sequences[uid]
         times = JobTimes(s.admitted_at, s.restore_s, s.first_at, s.last_at)
         self._emit(uid, JobDone(segments=segments, times=times))
+        if self._limits.resident_bytes and can_be_resident(s.cache) and s.resumed == cuts[0]:
+            self._leftovers.append((uid, s, segments))
 
+    def _settle(self, uid: int, s: StageSequence, segments: tuple[Encoded, ...]) -> None:
+        """Make a resident copy: what was there before, then the new segments as they decode.
 
-def _cut(pieces: Sequence[Piece], total: int) -> list[tuple[Payload, int]]:
-    """The pieces, the last ones shortened so that ``total`` tokens remain."""
-    kept: list[tuple[Payload, int]] = []
-    for piece in pieces:
-        if total <= 0:
-            break
-        kept.append((piece.payload, min(piece.used, total)))
-        total -= piece.used
-    return kept
-
-
-def _marks(spec: CacheSpec, job: Job) -> tuple[int, ...]:
-    """Where snapshots are taken: at boundaries, if there are layers that forget.
-
-    A state at the prompt's end is taken one token early: a prompt that is sent again still needs
-    the forward pass that its answer is sampled from.
-    """
-    marks = {b for b in job.boundaries if spec.windows or b < len(job.tokens)}
-    if spec.stateful and job.boundaries:
-        marks.add(len(job.tokens) - 1)
-    return tuple(sorted(marks)) if spec.forgetful else ()
+        Only where encoding began where computing did: in between are floats of a token that is
+        kept as other bytes.
+        """
+        decoded = [decode(self._spec, e.payload) for e in segments]
+        self._resident.put(uid, rebuilt(s.cache, s.resumed, decoded))

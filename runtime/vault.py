@@ -36,7 +36,7 @@ _TYPES: Mapping[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
-    "U32": np.dtype("<u4"),
+    "I64": np.dtype("<i8"),
     "U8": np.dtype("u1"),
 }
 _NAMES = {dtype: name for name, dtype in _TYPES.items()}

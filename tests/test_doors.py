@@ -222,3 +222,25 @@ async def leave(client: aiohttp.ClientSession, body: object, *, reads_first: boo
     if reads_first:
         await response.content.readline()
     response.close()
+
+
+def test_the_python_door_leads_to_the_agents_that_the_key_opens(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    home = make_home(tmp_path_factory.mktemp("keyed") / "home")
+    overrides = {"home": str(home), "server.api_key": "sesame"}
+    settings = load_settings(overrides=overrides).settings
+
+    async def scenario() -> None:
+        async with open_house(settings) as house, serve_http(house, "127.0.0.1", 0) as url:
+            room = Room(house)
+            await room.spawn("alice")
+            headers = {"Authorization": "Bearer sesame"}
+            async with (
+                aiohttp.ClientSession(url, headers=headers) as client,
+                client.get("/v1/agents") as response,
+            ):
+                names = [agent["name"] for agent in (await response.json())["data"]]
+            assert names == ["alice"] == [agent.name for agent in await room.agents()]
+
+    uvloop.run(scenario())

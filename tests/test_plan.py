@@ -3,7 +3,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.runtime.plan import GRAIN, Budget, Phase, SequenceView, chunk, plan
+from greenroom.runtime.plan import (
+    GAP_STEPS,
+    GRAIN,
+    Budget,
+    Phase,
+    SequenceView,
+    chunk,
+    decode_gap_s,
+    plan,
+)
 
 budgets = st.builds(
     Budget,
@@ -80,6 +89,11 @@ def test_the_gap_bounds_a_chunk_only_while_somebody_decodes(budget: Budget) -> N
     assert beside <= max(alone, GRAIN)
     if budget.schedule == "adaptive" and beside > GRAIN:
         assert beside <= budget.prefill_tokens_per_s * budget.max_decode_gap_s
+
+
+def test_the_gap_is_the_one_asked_for_or_follows_the_decode_step() -> None:
+    assert decode_gap_s(0.5, 0.1) == 0.5
+    assert decode_gap_s(0.0, 0.1) == GAP_STEPS * 0.1
 
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=6), budgets)

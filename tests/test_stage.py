@@ -214,3 +214,49 @@ def test_a_seeded_answer_is_the_same_beside_another(model: Any) -> None:
     both.run()
     assert both.tokens(1) == rig.tokens(1)
     assert isinstance(both.events[1][-1], JobDone)
+
+
+@pytest.mark.parametrize("codec", ["float", DEFAULT_CODEC])
+def test_a_resident_copy_is_what_decoding_gives_to_the_bit(model: Any, codec: str) -> None:
+    rig = StageRig(model, codec=codec, chunk_tokens=4, resident_bytes=1 << 30)
+    rig.submit(1, prompt(40), 12)
+    rig.run()
+    segments = rig.done(1).segments
+    for turn in range(2, 5):
+        tokens = chain_of(rig, turn - 1) + prompt(9, turn)
+        rig.submit(turn, tokens, 7, pieces=segments, handle=turn - 1)
+        rig.stage.step()
+        for layer, live in enumerate(rig.stage.caches(turn)):
+            decoded = [decode(rig.spec, s.payload).rows(layer) for s in segments]
+            for side, kept in enumerate((live.keys, live.values)):
+                whole = mx.concatenate([d[side] for d in decoded], axis=2)
+                assert mx.array_equal(kept[..., : len(tokens) - 9, :], whole)
+        rig.run()
+        plain = StageRig(model, codec=codec, chunk_tokens=4)
+        plain.submit(turn, tokens, 7, pieces=segments)
+        plain.run()
+        assert rig.tokens(turn) == plain.tokens(turn)
+        segments = (*segments, *rig.done(turn).segments)
+    assert rig.stage.counters.resident_hits == 3
+
+
+def chain_of(rig: StageRig, last: int) -> tuple[int, ...]:
+    """All tokens up to the end of a job's answer, for jobs that continue each other."""
+    whole: tuple[int, ...] = prompt(40)
+    for uid in range(1, last + 1):
+        whole += (prompt(9, uid) if uid > 1 else ()) + tuple(rig.tokens(uid))
+    return whole
+
+
+def test_a_resident_copy_serves_a_branch_and_none_is_needed(model: Any) -> None:
+    rig = StageRig(model, resident_bytes=1 << 30)
+    rig.submit(1, prompt(40), 12)
+    rig.run()
+    branch = prompt(40) + prompt(8, 3)
+    rig.submit(2, branch, 6, pieces=rig.done(1).segments[:1], handle=1)
+    rig.run()
+    again = StageRig(model, resident_bytes=0)
+    again.submit(2, branch, 6, pieces=rig.done(1).segments[:1], handle=1)
+    again.run()
+    assert rig.tokens(2) == again.tokens(2)
+    assert (rig.stage.counters.resident_hits, again.stage.counters.resident_hits) == (1, 0)

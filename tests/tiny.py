@@ -79,11 +79,12 @@ class StageRig:
         codec: str = "float",
         max_batch_size: int = 2,
         chunk_tokens: int = 16,
+        resident_bytes: int = 0,
     ) -> None:
         self.codec: Codec = codec_named(codec)
         self.spec = extract_spec(model, {"max_position_embeddings": 2048})
         self.events: dict[int, list[JobEvent]] = {}
-        limits = StageLimits(max_batch_size, chunk_tokens, "fixed", 0.5)
+        limits = StageLimits(max_batch_size, chunk_tokens, "fixed", 0.5, resident_bytes)
         self.stage = Stage(last_position_head(model), self.spec, self.codec, limits, self._emit)
 
     def _emit(self, uid: int, event: JobEvent) -> None:
@@ -99,6 +100,7 @@ class StageRig:
         stop_tokens: tuple[int, ...] = (),
         sampling: Sampling = GREEDY,
         system_end: int = 0,
+        handle: int | None = None,
     ) -> None:
         """Submit a prompt whose first tokens are the ``pieces``, cut where they may be stood on."""
         pieces = standing(self.spec, pieces)
@@ -111,6 +113,7 @@ class StageRig:
             max_tokens=max_tokens,
             stop_tokens=stop_tokens,
             sampling=sampling,
+            handle=handle,
         )
         self.stage.submit(uid, job)
 
@@ -120,6 +123,8 @@ class StageRig:
             self.stage.step()
         for uid in self.events:
             self.stage.finish(uid, len(self.tokens(uid)))
+        while not self.stage.idle:
+            self.stage.step()
 
     def tokens(self, uid: int) -> list[int]:
         """What a job has sampled so far."""

@@ -1,11 +1,14 @@
 """Tiny random models of every architecture, built as checkpoints are: from a config.json."""
 
 import importlib
+import json
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 
 VOCABULARY = 97
 # Names as they stand in config.json; each architecture takes those that it knows.
@@ -115,6 +118,15 @@ def build(name: str, config: Mapping[str, Any] | None = None) -> Any:
     mx.eval(model.parameters())
     model.eval()
     return model
+
+
+def save_checkpoint(folder: Path, tokenizer: Path, config: Mapping[str, Any]) -> Path:
+    """A random model in mlx-lm's layout, with the tokenizer of the one in ``tokenizer``."""
+    shutil.copytree(tokenizer, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
+    weights = dict(tree_flatten(build(config["model_type"], config).parameters()))
+    mx.save_safetensors(str(folder / "model.safetensors"), weights)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 def _stirred(weight: mx.array) -> mx.array:

@@ -1,0 +1,65 @@
+"""One job on its way over the stage."""
+
+from typing import Any
+
+from greenroom.runtime.cache import resume_position
+from greenroom.runtime.codec import Payload
+from greenroom.runtime.job import Job
+from greenroom.runtime.plan import Phase, SequenceView
+from greenroom.runtime.sampling import Sampler, make_sampler
+from greenroom.runtime.snapshot import Snapshot
+from greenroom.runtime.spec import CacheSpec
+
+
+class StageSequence:
+    """What the stage knows of a job, from its arrival until it is encoded.
+
+    ``resumed`` tokens come from memory, ``computed`` are in ``cache`` so far; ``marks`` are the
+    positions at which chunks must end, because a snapshot is taken there. ``order`` grows with
+    arrival, ``planned`` is the last step that gave it a chunk. Times are the stage's clock's.
+    """
+
+    def __init__(self, job: Job, spec: CacheSpec, order: int) -> None:
+        self.job = job
+        self.order = order
+        self.phase = Phase.WAITING
+        self.planned = -1
+        self.sampler: Sampler = make_sampler(job.sampling)
+        self.cache: list[Any] = []
+        pieces = [(piece.payload, piece.used) for piece in job.pieces]
+        self.resumed = self.computed = resume_position(spec, pieces, len(job.tokens) - 1)
+        self.marks = _marks(spec, job)
+        self.snapshots: list[Snapshot] = []
+        self.emitted = 0
+        self.first_token = 0
+        self.in_batch = False
+        self.kept = 0  # sampled tokens whose K and V are in ``cache``
+        self.admitted_at = self.restore_s = self.first_at = self.last_at = 0.0
+
+    def view(self, uid: int) -> SequenceView:
+        """What planning needs to know; ``remaining`` ends at the next mark."""
+        stop = next((mark for mark in self.marks if mark > self.computed), len(self.job.tokens))
+        return SequenceView(uid, self.phase, stop - self.computed, self.order, self.planned)
+
+    def pieces(self) -> list[tuple[Payload, int]]:
+        """The job's pieces, the last ones shortened to the ``resumed`` tokens."""
+        kept: list[tuple[Payload, int]] = []
+        left = self.resumed
+        for piece in self.job.pieces:
+            if left <= 0:
+                break
+            kept.append((piece.payload, min(piece.used, left)))
+            left -= piece.used
+        return kept
+
+
+def _marks(spec: CacheSpec, job: Job) -> tuple[int, ...]:
+    """Where snapshots are taken: at boundaries, if there are layers that forget.
+
+    A state at the prompt's end is taken one token early: a prompt that is sent again still needs
+    the forward pass that its answer is sampled from.
+    """
+    marks = {b for b in job.boundaries if spec.windows or b < len(job.tokens)}
+    if spec.stateful and job.boundaries:
+        marks.add(len(job.tokens) - 1)
+    return tuple(sorted(marks)) if spec.forgetful else ()

@@ -1,0 +1,94 @@
+"""The GPU actor with the real model: what becomes of everybody when it crashes."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from greenroom.actors.app import open_house
+from greenroom.actors.ongoing import opened
+from greenroom.actors.playhouse import Playhouse
+from greenroom.runtime.errors import StageFailed
+from greenroom.runtime.layers import load_settings
+from greenroom.runtime.pace import StageCounters
+from greenroom.runtime.records import ChatMessage, Sampling, TurnDone, TurnRequest
+from greenroom.runtime.system import System
+from tests.server import make_home
+
+QUESTIONS = ("What is the capital of France?", "And of Italy?", "Name an animal that flies.")
+LONG = "Clocks are wound on Mondays, and the keys are kept by the porter. " * 40
+Moment = Callable[[StageCounters, StageCounters], bool]
+
+
+async def ask(
+    house: Playhouse, name: str, content: str, max_tokens: int = 12, namespace: str = ""
+) -> TurnDone:
+    request = TurnRequest(
+        messages=(ChatMessage("user", content),),
+        mode="say",
+        agent=name,
+        namespace=namespace,
+        max_tokens=max_tokens,
+        sampling=Sampling(temperature=0),
+    )
+    async with opened(house, request) as turn:
+        return await turn.done()
+
+
+async def crash(house: Playhouse, system: System, moment: Moment) -> float:
+    """Crash the GPU actor at the ``moment``; returns when, on the monotonic clock."""
+    before = await house.counters()
+    while not moment(before, await house.counters()):
+        pass
+    gpu = system.get("gpu")
+    assert gpu is not None
+    gpu.cell.fail(RuntimeError("crashed on purpose"))
+    return time.monotonic()
+
+
+def mid_decode(before: StageCounters, now: StageCounters) -> bool:
+    return now.decode_steps >= before.decode_steps + 5
+
+
+def mid_prefill(before: StageCounters, now: StageCounters) -> bool:
+    return now.prefill_chunks > before.prefill_chunks
+
+
+async def crashed_turn(house: Playhouse, name: str, content: str) -> float:
+    """A turn that the stage fails; returns when it was told, on the monotonic clock."""
+    with pytest.raises(StageFailed):
+        await ask(house, name, content, 500)
+    return time.monotonic()
+
+
+def test_a_crash_ends_running_turns_at_once_and_nothing_that_was_said_is_lost(
+    tmp_path: Path,
+) -> None:
+    overrides = {"home": str(make_home(tmp_path / "home")), "stage.schedule": "fixed"}
+    settings = load_settings(overrides=overrides).settings
+
+    async def scenario() -> None:
+        async with open_house(settings) as house:
+            system = house.system
+            undisturbed = [await ask(house, "carol", q, namespace="apart") for q in QUESTIONS]
+            first = await ask(house, "alice", QUESTIONS[0])
+            assert "Paris" in first.text
+            answers = [first]
+            for moment, content in ((mid_decode, "Tell me a story."), (mid_prefill, LONG)):
+                turns = [
+                    asyncio.ensure_future(crashed_turn(house, name, content))
+                    for name in ("alice", "bob")
+                ]
+                began = await crash(house, system, moment)
+                assert max(await asyncio.gather(*turns)) - began < 1.0
+                usage = answers[-1].usage
+                answers.append(await ask(house, "alice", QUESTIONS[len(answers)]))
+                known = usage.prompt_tokens + usage.completion_tokens
+                assert answers[-1].usage.cached_tokens >= 0.95 * known
+            assert [a.text for a in answers] == [u.text for u in undisturbed]
+            assert system.inspect().actors[0].restarts == 2
+
+    uvloop.run(scenario())

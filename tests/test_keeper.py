@@ -1,0 +1,100 @@
+"""The keeper: bytes from memory or disk, and never a bad one, on a real vault."""
+
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+
+from greenroom.actors.keeper import Keeper
+from greenroom.actors.messages import Fetch, Keep, KeeperMessage
+from greenroom.runtime.ref import Ref
+from greenroom.runtime.segments import make_segment
+from greenroom.runtime.spec import CacheSpec
+from greenroom.runtime.system import System
+from greenroom.runtime.vault import Vault
+from tests.test_vault import SPEC, sample
+
+Scenario = Callable[[Ref[KeeperMessage]], Coroutine[Any, Any, None]]
+
+
+def keeping(root: Path, scenario: Scenario, spec: CacheSpec = SPEC) -> None:
+    """Run a scenario against a keeper of the store below ``root``, which starts with none hot."""
+    vault = Vault(root)
+
+    async def main(pool: ThreadPoolExecutor) -> None:
+        async with System() as system:
+            await scenario(system.spawn("keeper", partial(Keeper, vault, spec, 1 << 20, pool)))
+
+    with ThreadPoolExecutor(2) as pool:
+        uvloop.run(main(pool))
+
+
+def test_what_is_kept_is_fetched_hot_and_cold(tmp_path: Path) -> None:
+    segment, payload = sample()
+
+    async def keep(keeper: Ref[KeeperMessage]) -> None:
+        assert await keeper.ask(Keep(((segment, payload),)))
+        assert (await keeper.ask(Fetch((segment.id,)))).payloads == (payload,)
+
+    async def fetch(keeper: Ref[KeeperMessage]) -> None:
+        fetched = await keeper.ask(Fetch((segment.id,)))
+        assert fetched.bad is None
+        assert fetched.payloads[0].arrays.keys() == payload.arrays.keys()
+
+    keeping(tmp_path, keep)
+    keeping(tmp_path, fetch)
+
+
+def test_the_bytes_that_were_written_first_stay(tmp_path: Path) -> None:
+    segment, payload = sample()
+    later = msgspec.structs.replace(payload, arrays={k: a * 0 for k, a in payload.arrays.items()})
+
+    async def twice(keeper: Ref[KeeperMessage]) -> None:
+        assert await keeper.ask(Keep(((segment, payload),)))
+
+    async def again(keeper: Ref[KeeperMessage]) -> None:
+        assert not await keeper.ask(Keep(((segment, later),)))
+        (fetched,) = (await keeper.ask(Fetch((segment.id,)))).payloads
+        assert all((fetched.arrays[k] == a).all() for k, a in payload.arrays.items())
+
+    keeping(tmp_path, twice)
+    keeping(tmp_path, again)
+
+
+def test_payloads_are_given_up_to_the_first_bad_one(tmp_path: Path) -> None:
+    good, payload = sample()
+    lost = make_segment(
+        parent=good.id,
+        start=good.end,
+        tokens=[1],
+        kind="prompt",
+        namespace="n",
+        fingerprint="f",
+        codec=payload.codec,
+    )
+
+    async def scenario(keeper: Ref[KeeperMessage]) -> None:
+        await keeper.ask(Keep(((good, payload),)))
+        fetched = await keeper.ask(Fetch((good.id, lost.id)))
+        assert (len(fetched.payloads), fetched.bad) == (1, lost.id)
+
+    keeping(tmp_path, scenario)
+
+
+def test_a_payload_of_another_shape_is_bad_and_its_file_stays(tmp_path: Path) -> None:
+    segment, payload = sample()
+    other = CacheSpec((*SPEC.layers, *SPEC.layers), SPEC.context_window)
+
+    async def keep(keeper: Ref[KeeperMessage]) -> None:
+        await keeper.ask(Keep(((segment, payload),)))
+
+    async def fetch(keeper: Ref[KeeperMessage]) -> None:
+        assert (await keeper.ask(Fetch((segment.id,)))).bad == segment.id
+
+    keeping(tmp_path, keep)
+    keeping(tmp_path, fetch, other)
+    assert Vault(tmp_path).path(segment.id).exists()

@@ -1,0 +1,71 @@
+"""Agents of models that forget: whole turns, through actors and disk, restarted or not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from greenroom.actors.app import open_house
+from greenroom.actors.ongoing import opened
+from greenroom.runtime.layers import load_settings
+from greenroom.runtime.records import ChatMessage, Sampling, TurnDone, TurnRequest
+from tests.menagerie import config_of
+from tests.zoo import save_checkpoint
+
+SYSTEM = ChatMessage("system", "You are Bob. " * 8)
+QUESTIONS = ("Where were we?", "Who said that?", "And then, what did they all do?")
+
+
+@pytest.fixture(scope="module", params=["gemma3_text", "qwen3_next"])
+def model(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    default_model_path: Path,
+) -> Path:
+    config = {**config_of(request.param), "model_type": request.param, "vocab_size": 49152}
+    folder = tmp_path_factory.mktemp("checkpoint") / "model"
+    return save_checkpoint(folder, default_model_path, config)
+
+
+def settings(home: Path, model: Path) -> Any:
+    overrides = {"home": str(home), "model.name": str(model), "stage.schedule": "fixed"}
+    return load_settings(overrides=overrides).settings
+
+
+async def ask(settings: Any, questions: tuple[str, ...], stop: tuple[str, ...]) -> list[TurnDone]:
+    """The ends of as many turns, in one house."""
+    ends: list[TurnDone] = []
+    async with open_house(settings) as house:
+        for question in questions:
+            request = TurnRequest(
+                messages=(SYSTEM, ChatMessage("user", question))
+                if question == QUESTIONS[0]
+                else (ChatMessage("user", question),),
+                mode="say",
+                agent="bob",
+                max_tokens=20,
+                stop=stop,
+                sampling=Sampling(temperature=0),
+            )
+            async with opened(house, request) as turn:
+                ends += [event async for event in turn if isinstance(event, TurnDone)]
+    return ends
+
+
+@pytest.mark.parametrize("stop", [(), ("e",)], ids=["whole", "cut"])
+def test_a_restart_changes_nothing(model: Path, tmp_path: Path, stop: tuple[str, ...]) -> None:
+    unharmed = uvloop.run(ask(settings(tmp_path / "unharmed", model), QUESTIONS, stop))
+    restarted = [
+        end
+        for question in QUESTIONS
+        for end in uvloop.run(ask(settings(tmp_path / "restarted", model), (question,), stop))
+    ]
+    assert [e.text for e in restarted] == [e.text for e in unharmed]
+    assert [e.usage for e in restarted] == [e.usage for e in unharmed]
+    assert all(e.usage.cached_tokens > 30 for e in unharmed[1:])
+    if stop:
+        assert any(e.finish_reason == "stop" for e in unharmed)
+    else:
+        before = [e.usage.prompt_tokens + e.usage.completion_tokens for e in unharmed]
+        assert [e.usage.cached_tokens for e in unharmed[1:]] == before[:-1]
