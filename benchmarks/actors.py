@@ -331,7 +331,7 @@ async def crowd(contender: Contender, num: int) -> dict[str, float]:
 
 
 async def fairness(scale: int) -> dict[str, float]:
-    """The p99 of an ask (microseconds), alone and beside an actor whose mailbox is kept full.
+    """An ask in microseconds (p50, p99), alone and beside an actor whose mailbox is kept full.
 
     In the thread's own CPU time: all of it happens on one thread and nothing in it waits for
     anything else, so this is the latency without what other processes take from a busy one.
@@ -340,26 +340,30 @@ async def fairness(scale: int) -> dict[str, float]:
         quiet = system.spawn("quiet", Counter)
         loud = system.spawn("loud", Counter, mailbox=MailboxSpec(1024, "wait"))
 
-        async def p99() -> float:
+        async def quantiles() -> tuple[float, float]:
             asks = []
             for _ in range(scale):
                 began = time.thread_time()
                 await quiet.ask(CountAndReturn(1))
                 asks.append((time.thread_time() - began) * 1e6)
                 await asyncio.sleep(0.0002)
-            return sorted(asks)[scale * 99 // 100]
+            asks.sort()
+            return asks[scale // 2], asks[scale * 99 // 100]
 
         async def flood() -> None:
             while True:
                 await loud.send(Count(1))
 
-        await p99()
-        alone = await p99()
+        await quantiles()
+        alone = await quantiles()
         flooding = asyncio.create_task(flood())
-        flooded = await p99()
+        flooded = await quantiles()
         flooding.cancel()
         await asyncio.wait([flooding])
-        return {"alone p99": alone, "flooded p99": flooded, "ratio": flooded / alone}
+    result = {}
+    for name, before, after in zip(("p50", "p99"), alone, flooded, strict=True):
+        result |= {f"alone {name}": before, f"flooded {name}": after, name: after / before}
+    return result
 
 
 async def measure(name: str, part: str, scale: int) -> dict[str, float]:
@@ -392,11 +396,12 @@ def report(names: list[str], repeats: int, scale: int) -> None:
         cells = [statistics.median(each[column] for each in rounds_of) for column in columns]
         print(f"{name:12}" + "".join(f"{cell:10.1f}" for cell in cells))
     fair = [in_a_process("greenroom", "fairness", scale) for _ in range(repeats)]
-    alone, flooded, ratio = (
-        statistics.median(each[key] for each in fair)
-        for key in ("alone p99", "flooded p99", "ratio")
-    )
-    print(f"ask p99 alone {alone:.0f}, beside a flooded actor {flooded:.0f}: {ratio:.2f}x")
+    for name in ("p50", "p99"):
+        alone, flooded, ratio = (
+            statistics.median(each[key] for each in fair)
+            for key in (f"alone {name}", f"flooded {name}", name)
+        )
+        print(f"ask {name} alone {alone:.0f}, beside a flooded actor {flooded:.0f}: {ratio:.2f}x")
 
 
 def main() -> None:
