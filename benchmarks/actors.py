@@ -360,7 +360,7 @@ async def fairness(scale: int) -> dict[str, float]:
         flooded = await quantiles()
         flooding.cancel()
         await asyncio.wait([flooding])
-    result = {}
+    result: dict[str, float] = {}
     for name, before, after in zip(("p50", "p99"), alone, flooded, strict=True):
         result |= {f"alone {name}": before, f"flooded {name}": after, name: after / before}
     return result
