@@ -5,7 +5,7 @@ the cold prompt (at its best chunk size), the server on it, a follow-up of 16 ne
 and restart, another follow-up, and the floor: one bare forward of the follow-up's new tokens over
 the decoded context, in another process. The client's clock, over HTTP, streamed. Medians.
 
-    python -m benchmarks.ttft [--lengths 512,1024,2048,4096] [--repeats 3]
+    python -m benchmarks.ttft [--lengths 512,1024,2048,4096] [--repeats 3] [--chunk N]
                              [--json ttft.json] [--plot ttft.png]
 """
 
@@ -184,6 +184,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="time to the first token")
     parser.add_argument("--lengths", default="512,1024,2048,4096")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--chunk", type=int, help="mlx-lm's chunk size, if not the best of a few")
     parser.add_argument("--json", type=Path, default=Path("ttft.json"))
     parser.add_argument("--plot", type=Path, default=Path("ttft.png"))
     options = parser.parse_args(arguments)
@@ -193,7 +194,10 @@ def main(arguments: Sequence[str]) -> int:
         bench = Bench(home, model)
         try:
             for length in map(int, options.lengths.split(",")):
-                chunk, chunks = best_chunk(bench, length)
+                chunks: dict[int, float] = {}
+                chunk = options.chunk
+                if chunk is None:
+                    chunk, chunks = best_chunk(bench, length)
                 rows = []
                 for repeat in range(options.repeats):
                     rows.append(measure(bench, length, repeat, chunk))
