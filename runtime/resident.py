@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import mlx.core as mx
 import msgspec
@@ -116,7 +117,7 @@ def can_be_resident(caches: Sequence[object]) -> bool:
     return bool(caches) and all(type(cache) is KVCache for cache in caches)
 
 
-def _reserve(cache: KVCache, rows: int) -> None:
+def _reserve(cache: Any, rows: int) -> None:
     """See to it that ``rows`` more fit behind the cache's own; copies it where they do not."""
     total = cache.offset + rows
     if total > cache.keys.shape[2]:
