@@ -64,13 +64,19 @@ class DecodeBatch:
 
     def step(self) -> list[Row]:
         """One token for every row; rows that finish leave the batch and bring their cache out."""
-        return [Row(r.uid, r.token, r.finish_reason, r.prompt_cache) for r in self._batch.next()]
+        rows = tuple(self._batch.prompt_cache) if len(self._batch) == 1 else ()
+        return [
+            Row(r.uid, r.token, r.finish_reason, _taken(rows, r.prompt_cache))
+            for r in self._batch.next()
+        ]
 
     def leave(self, uid: int) -> list[Any]:
         """Take a row out before its end; returns its cache, with all emitted tokens in it."""
         index = self._batch.uids.index(uid)
-        cache: list[Any] = self._batch.extract_cache(index)
+        rows = tuple(self._batch.prompt_cache) if len(self._batch) == 1 else ()
+        cache = _taken(rows, self._batch.extract_cache(index))
         self.drop([uid])
+        assert cache is not None
         return cache
 
     def drop(self, uids: Sequence[int]) -> None:
@@ -94,3 +100,21 @@ def _batched(cache: Any) -> Any:
         cache.offset,
     )
     return batched
+
+
+def _taken(batch: Sequence[Any], copies: list[Any] | None) -> list[Any] | None:
+    """A row's caches: the buffers themselves where a ``batch`` of one has no use for them.
+
+    The ``copies`` that mlx-lm makes of a row are lazy, and never made if they are not used.
+    """
+    if copies is None or not batch:
+        return copies
+    return [_single(one, copy) for one, copy in zip(batch, copies, strict=True)]
+
+
+def _single(batched: Any, copy: Any) -> Any:
+    if type(batched) is not BatchKVCache or batched.left_padding.item():
+        return copy
+    cache = KVCache()
+    cache.state = (batched.keys, batched.values, copy.offset)
+    return cache

@@ -5,40 +5,111 @@ from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
+import msgspec
 from mlx_lm.models.cache import KVCache
 
 from greenroom.runtime.cache import capacity_for, nbytes
-from greenroom.runtime.encoding import SegmentState
+from greenroom.runtime.codec import Payload
+from greenroom.runtime.encoding import decode_rows
+from greenroom.runtime.spec import CacheSpec
 
 HEADROOM = 256
 """Tokens that fit behind a resident copy without a reallocation: a question and an answer."""
+
+
+class Span(msgspec.Struct, frozen=True):
+    """The rows ``[first, first + rows)`` of one encoded segment."""
+
+    payload: Payload
+    first: int
+    rows: int
+
+
+class _Copy:
+    """A turn's caches, of which the first ``offset`` rows are as decoding gives them.
+
+    ``pending`` are the segments that follow; their rows are still the floats of the turn.
+    """
+
+    __slots__ = ("caches", "num_bytes", "pending")
+
+    def __init__(self, caches: list[KVCache], pending: Sequence[Span]) -> None:
+        self.caches = caches
+        self.pending = pending
+        self.num_bytes = nbytes(caches)
 
 
 class ResidentCaches:
     """Caches by handle, least recently made first out, under a byte budget. On the MLX thread.
 
     A copy holds bit for bit what decoding the segments gives, so that having one changes nothing
-    but the time to the first token. It is taken by one turn and made anew at that turn's end.
+    but the time to the first token. It is taken by one turn and put back at that turn's end.
     """
 
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, spec: CacheSpec, budget_bytes: int) -> None:
+        self._spec = spec
         self._budget_bytes = budget_bytes
-        self._caches: OrderedDict[int, list[KVCache]] = OrderedDict()
+        self._copies: OrderedDict[int, _Copy] = OrderedDict()
         self.num_bytes = 0
 
-    def put(self, handle: int, caches: list[KVCache]) -> None:
-        """Keep the caches, and let go of the oldest until all fit."""
-        self._caches[handle] = caches
-        self.num_bytes += nbytes(caches)
-        while self.num_bytes > self._budget_bytes:
-            self.take(next(iter(self._caches)))
+    @property
+    def unsettled(self) -> bool:
+        """Whether ``settle`` has anything to do."""
+        return any(copy.pending for copy in self._copies.values())
+
+    def put(self, handle: int, caches: list[KVCache], length: int, pending: Sequence[Span]) -> None:
+        """Keep the caches of a turn: ``length`` rows that were decoded, then the ``pending`` ones.
+
+        Lets go of the oldest copies until all fit.
+        """
+        for cache in caches:
+            cache.offset = length
+        self._keep(handle, _Copy(caches, pending))
+        self.shrink(self._budget_bytes)
 
     def take(self, handle: int | None) -> list[KVCache] | None:
         """The caches of ``handle``, which are the caller's now; None if they are gone."""
-        caches = self._caches.pop(handle, None) if handle is not None else None
-        if caches is not None:
-            self.num_bytes -= nbytes(caches)
-        return caches
+        copy = self._copies.pop(handle, None) if handle is not None else None
+        if copy is None:
+            return None
+        self.num_bytes -= copy.num_bytes
+        self._write(copy)
+        return copy.caches
+
+    def settle(self) -> None:
+        """Bring one copy into the form in which it is taken, with room behind it."""
+        for handle, copy in self._copies.items():
+            if copy.pending:
+                self.num_bytes -= copy.num_bytes
+                self._write(copy, HEADROOM)
+                self._copies[handle] = _Copy(copy.caches, ())
+                self.num_bytes += self._copies[handle].num_bytes
+                break
+        self.shrink(self._budget_bytes)
+
+    def shrink(self, num_bytes: int) -> None:
+        """Let go of the oldest copies until the rest takes ``num_bytes`` at most."""
+        while self.num_bytes > num_bytes:
+            _, copy = self._copies.popitem(last=False)
+            self.num_bytes -= copy.num_bytes
+
+    def _keep(self, handle: int, copy: _Copy) -> None:
+        self._copies[handle] = copy
+        self.num_bytes += copy.num_bytes
+
+    def _write(self, copy: _Copy, headroom: int = 0) -> None:
+        """Write the pending rows over the turn's own, in place where there is room."""
+        rows = sum(span.rows for span in copy.pending)
+        for layer, cache in enumerate(copy.caches):
+            _reserve(cache, rows + headroom)
+            for span in copy.pending:
+                stop = span.first + span.rows
+                keys, values = (
+                    decode_rows(self._spec, span.payload, layer, which, stop, span.first)
+                    for which in ("k", "v")
+                )
+                cache.update_and_fetch(keys, values)
+        mx.eval([cache.state[:2] for cache in copy.caches])
 
 
 def can_be_resident(caches: Sequence[object]) -> bool:
@@ -46,26 +117,15 @@ def can_be_resident(caches: Sequence[object]) -> bool:
     return bool(caches) and all(type(cache) is KVCache for cache in caches)
 
 
-def rebuilt(live: Sequence[Any], length: int, decoded: Sequence[SegmentState]) -> list[KVCache]:
-    """The first ``length`` rows of ``live`` followed by the rows of ``decoded`` segments.
-
-    Costs one copy; only the new segments are decoded.
-    """
-    caches = []
-    for layer, old in enumerate(live):
-        keys = [old.keys[..., :length, :], *(d.rows(layer)[0] for d in decoded)]
-        values = [old.values[..., :length, :], *(d.rows(layer)[1] for d in decoded)]
-        total = sum(part.shape[2] for part in keys)
-        spare = capacity_for(total + HEADROOM) - total
-        cache = KVCache()
-        cache.keys = _joined(keys, spare)
-        cache.values = _joined(values, spare)
-        cache.offset = total
-        caches.append(cache)
-    mx.eval([cache.state[:2] for cache in caches])
-    return caches
+def _reserve(cache: Any, rows: int) -> None:
+    """See to it that ``rows`` more fit behind the cache's own; copies it where they do not."""
+    total = cache.offset + rows
+    if total > cache.keys.shape[2]:
+        spare = capacity_for(total) - cache.offset
+        cache.keys = _extended(cache.keys[..., : cache.offset, :], spare)
+        cache.values = _extended(cache.values[..., : cache.offset, :], spare)
 
 
-def _joined(parts: list[mx.array], spare: int) -> mx.array:
-    shape = (*parts[0].shape[:2], spare, parts[0].shape[3])
-    return mx.concatenate([*parts, mx.zeros(shape, parts[0].dtype)], axis=2)
+def _extended(rows: mx.array, spare: int) -> mx.array:
+    shape = (*rows.shape[:2], spare, rows.shape[3])
+    return mx.concatenate([rows, mx.zeros(shape, rows.dtype)], axis=2)

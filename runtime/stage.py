@@ -2,7 +2,6 @@
 
 import itertools
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, Literal, cast
@@ -15,7 +14,7 @@ from mlx_lm.models.cache import trim_prompt_cache
 from greenroom.runtime.batch import DecodeBatch, Row
 from greenroom.runtime.cache import restore, slice_states
 from greenroom.runtime.codec import Codec
-from greenroom.runtime.encoding import decode, encode
+from greenroom.runtime.encoding import encode
 from greenroom.runtime.job import (
     Emit,
     Encoded,
@@ -36,7 +35,7 @@ from greenroom.runtime.plan import (
     plan,
 )
 from greenroom.runtime.records import FinishReason
-from greenroom.runtime.resident import ResidentCaches, can_be_resident, rebuilt
+from greenroom.runtime.resident import ResidentCaches, Span, can_be_resident
 from greenroom.runtime.sequence import StageSequence
 from greenroom.runtime.snapshot import take
 from greenroom.runtime.spec import CacheSpec
@@ -80,8 +79,7 @@ class Stage:
         self._sequences: dict[int, StageSequence] = {}
         self._batch = DecodeBatch(model)
         self._pace = Pace()
-        self._resident = ResidentCaches(limits.resident_bytes)
-        self._leftovers: deque[tuple[int, StageSequence, tuple[Encoded, ...]]] = deque()
+        self._resident = ResidentCaches(spec, limits.resident_bytes)
         self._order = 0
         self._last_decode: float | None = None
         self.counters = StageCounters()
@@ -90,7 +88,7 @@ class Stage:
     def idle(self) -> bool:
         """Whether a step would do nothing."""
         ended = all(s.phase is Phase.ENDED for s in self._sequences.values())
-        return ended and not self._leftovers
+        return ended and not self._resident.unsettled
 
     def caches(self, uid: int) -> list[Any]:
         """The live caches of a job that is being prefilled, to look at."""
@@ -128,7 +126,7 @@ class Stage:
         """One step: a token for everybody who decodes, and at most one prefill chunk.
 
         The chunk comes last, so that a first token goes out as soon as it is there. Only a step
-        with nothing better to do makes a resident copy of what a finished turn has left.
+        with nothing better to do works on the resident copy that a finished turn has left.
         """
         todo = plan([s.view(uid) for uid, s in self._sequences.items()], self._budget())
         for uid in todo.decode:
@@ -137,8 +135,8 @@ class Stage:
             self._decode(todo)
         if todo.prefill is not None:
             self._prefill(*todo.prefill)
-        elif not todo.decode and self._leftovers:
-            self._settle(*self._leftovers.popleft())
+        elif not todo.decode:
+            self._resident.settle()
         self.counters.steps += 1
 
     def _budget(self) -> Budget:
@@ -252,14 +250,17 @@ class Stage:
         del self._sequences[uid]
         times = JobTimes(s.admitted_at, s.restore_s, s.first_at, s.last_at)
         self._emit(uid, JobDone(segments=segments, times=times))
-        if self._limits.resident_bytes and can_be_resident(s.cache) and s.resumed == cuts[0]:
-            self._leftovers.append((uid, s, segments))
+        if self._limits.resident_bytes and can_be_resident(s.cache):
+            self._resident.put(uid, s.cache, s.resumed, _pending(s, segments))
 
-    def _settle(self, uid: int, s: StageSequence, segments: tuple[Encoded, ...]) -> None:
-        """Make a resident copy: what was there before, then the new segments as they decode.
 
-        Only where encoding began where computing did: in between are floats of a token that is
-        kept as other bytes.
-        """
-        decoded = [decode(self._spec, e.payload) for e in segments]
-        self._resident.put(uid, rebuilt(s.cache, s.resumed, decoded))
+def _pending(s: StageSequence, segments: tuple[Encoded, ...]) -> list[Span]:
+    """What follows the resumed rows of a sequence once it is encoded."""
+    spans: list[Span] = []
+    at = 0
+    for piece in s.job.pieces:
+        first = max(0, s.resumed - at)
+        if first < piece.used:
+            spans.append(Span(piece.payload, first, piece.used - first))
+        at += piece.used
+    return [*spans, *(Span(e.payload, 0, e.stop - e.start) for e in segments)]

@@ -1,13 +1,19 @@
-"""Resident copies: never over budget, and each is taken once."""
+"""Resident copies: never over budget, each taken once, and bit for bit what decoding gives."""
 
 from typing import Any
 
 import mlx.core as mx
+import pytest
 from mlx_lm.models.cache import KVCache, RotatingKVCache
 
-from greenroom.runtime.cache import nbytes
-from greenroom.runtime.encoding import SegmentState
-from greenroom.runtime.resident import ResidentCaches, can_be_resident, rebuilt
+from greenroom.runtime.cache import nbytes, slice_states
+from greenroom.runtime.codec import codec_named
+from greenroom.runtime.encoding import decode, encode
+from greenroom.runtime.resident import HEADROOM, ResidentCaches, Span, can_be_resident
+from greenroom.runtime.spec import CacheSpec, LayerSpec
+
+LAYER = LayerSpec(kind="full", heads=2, k_dim=8, v_dim=8, dtype="float32")
+SPEC = CacheSpec(layers=(LAYER, LAYER), context_window=2048)
 
 
 def caches(rows: int) -> list[Any]:
@@ -20,16 +26,18 @@ def caches(rows: int) -> list[Any]:
 
 def test_the_oldest_makes_room_and_a_copy_is_taken_once() -> None:
     size = nbytes(caches(256))
-    resident = ResidentCaches(2 * size)
+    resident = ResidentCaches(SPEC, 2 * size)
     for handle in (1, 2, 3):
-        resident.put(handle, caches(256))
+        resident.put(handle, caches(256), 256, ())
     assert resident.num_bytes == 2 * size
     assert resident.take(1) is None
     assert resident.take(3) is not None
     assert resident.take(3) is None
     assert resident.take(None) is None
     assert resident.num_bytes == size
-    ResidentCaches(size - 1).put(4, caches(256))
+    resident.shrink(size - 1)
+    assert resident.take(2) is None
+    assert resident.num_bytes == 0
 
 
 def test_only_layers_that_attend_to_everything_can_be_put_together() -> None:
@@ -38,17 +46,39 @@ def test_only_layers_that_attend_to_everything_can_be_put_together() -> None:
     assert not can_be_resident([])
 
 
-def test_rebuilt_rows_are_the_old_ones_then_the_decoded_ones_with_room_to_grow() -> None:
+@pytest.mark.parametrize("settled", [True, False], ids=["settled", "as the turn left it"])
+def test_a_copy_is_the_rows_before_then_the_decoded_ones(settled: bool) -> None:
     live = caches(300)
-    new = [(c.keys[..., :5, :] * 2, c.values[..., :5, :] * 2) for c in caches(5)]
-    made: list[Any] = rebuilt(live, 290, [SegmentState(5, new)])
-    for old, cache, (keys, values) in zip(live, made, new, strict=True):
-        assert cache.offset == 295
-        assert mx.array_equal(cache.keys[..., :290, :], old.keys[..., :290, :])
-        assert mx.array_equal(cache.keys[..., 290:295, :], keys)
-        assert mx.array_equal(cache.values[..., 290:295, :], values)
-        room = cache.keys.shape[2]
-        assert room >= 295 + 256
-        more = mx.zeros((1, 2, 200, 8))
-        cache.update_and_fetch(more, more)
-        assert cache.keys.shape[2] == room, "a question and an answer cost no reallocation"
+    before = [mx.array(c.keys[..., :290, :]) for c in live]
+    payload = encode(codec_named("q4"), SPEC, slice_states(live, 285, 295))
+    decoded = decode(SPEC, payload)
+    resident = ResidentCaches(SPEC, 1 << 30)
+    resident.put(1, live, 290, [Span(payload, 5, 5), Span(payload, 0, 10)])
+    if settled:
+        assert resident.unsettled
+        resident.settle()
+        assert not resident.unsettled
+        assert resident.num_bytes == nbytes(live)
+    made: list[Any] = resident.take(1) or []
+    assert len(made) == len(live)
+    for layer, (old, cache) in enumerate(zip(before, made, strict=True)):
+        keys, values = decoded.rows(layer)
+        assert cache.offset == 305
+        assert mx.array_equal(cache.keys[..., :290, :], old)
+        assert mx.array_equal(cache.keys[..., 290:295, :], keys[..., 5:, :])
+        assert mx.array_equal(cache.keys[..., 295:305, :], keys)
+        assert mx.array_equal(cache.values[..., 295:305, :], values)
+
+
+def test_a_settled_copy_has_room_for_a_question_and_an_answer() -> None:
+    resident = ResidentCaches(SPEC, 1 << 30)
+    live = caches(250)
+    payload = encode(codec_named("float"), SPEC, slice_states(live, 240, 250))
+    resident.put(1, live, 240, [Span(payload, 0, 10)])
+    resident.settle()
+    made: list[Any] = resident.take(1) or []
+    assert len(made) == len(live)
+    room = made[0].keys.shape[2]
+    more = mx.zeros((1, 2, HEADROOM, 8))
+    made[0].update_and_fetch(more, more)
+    assert made[0].keys.shape[2] == room, "no reallocation"

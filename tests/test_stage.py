@@ -216,11 +216,14 @@ def test_a_seeded_answer_is_the_same_beside_another(model: Any) -> None:
     assert isinstance(both.events[1][-1], JobDone)
 
 
+@pytest.mark.parametrize("settle", [True, False], ids=["settled", "at once"])
 @pytest.mark.parametrize("codec", ["float", DEFAULT_CODEC])
-def test_a_resident_copy_is_what_decoding_gives_to_the_bit(model: Any, codec: str) -> None:
+def test_a_resident_copy_is_what_decoding_gives_to_the_bit(
+    model: Any, codec: str, settle: bool
+) -> None:
     rig = StageRig(model, codec=codec, chunk_tokens=4, resident_bytes=1 << 30)
     rig.submit(1, prompt(40), 12)
-    rig.run()
+    rig.run(settle=settle)
     segments = rig.done(1).segments
     for turn in range(2, 5):
         tokens = chain_of(rig, turn - 1) + prompt(9, turn)
@@ -231,13 +234,30 @@ def test_a_resident_copy_is_what_decoding_gives_to_the_bit(model: Any, codec: st
             for side, kept in enumerate((live.keys, live.values)):
                 whole = mx.concatenate([d[side] for d in decoded], axis=2)
                 assert mx.array_equal(kept[..., : len(tokens) - 9, :], whole)
-        rig.run()
+        rig.run(settle=settle)
         plain = StageRig(model, codec=codec, chunk_tokens=4)
         plain.submit(turn, tokens, 7, pieces=segments)
         plain.run()
         assert rig.tokens(turn) == plain.tokens(turn)
         segments = (*segments, *rig.done(turn).segments)
     assert rig.stage.counters.resident_hits == 3
+
+
+def test_a_prompt_sent_again_computes_one_token_and_leaves_a_copy_too(model: Any) -> None:
+    rig = StageRig(model, codec=DEFAULT_CODEC, resident_bytes=1 << 30)
+    rig.submit(1, prompt(40), 12)
+    rig.run()
+    question = rig.done(1).segments[:1]
+    for turn in (2, 3):
+        rig.submit(turn, prompt(40), 12, pieces=question, handle=turn - 1)
+        computed = rig.stage.counters.prefill_tokens
+        rig.run()
+        assert rig.stage.counters.prefill_tokens == computed + 1
+    plain = StageRig(model, codec=DEFAULT_CODEC)
+    plain.submit(2, prompt(40), 12, pieces=question)
+    plain.run()
+    assert rig.tokens(2) == rig.tokens(3) == plain.tokens(2)
+    assert rig.stage.counters.resident_hits == 2
 
 
 def chain_of(rig: StageRig, last: int) -> tuple[int, ...]:

@@ -117,13 +117,16 @@ class StageRig:
         )
         self.stage.submit(uid, job)
 
-    def run(self) -> None:
-        """Step until nothing is left, and remember every answer whole."""
+    def run(self, *, settle: bool = True) -> None:
+        """Step until nothing is left, and remember every answer whole.
+
+        Without ``settle`` the resident copies stay as the turns left them.
+        """
         while not self.stage.idle:
             self.stage.step()
         for uid in self.events:
             self.stage.finish(uid, len(self.tokens(uid)))
-        while not self.stage.idle:
+        while settle and not self.stage.idle:
             self.stage.step()
 
     def tokens(self, uid: int) -> list[int]:
