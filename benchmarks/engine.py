@@ -96,7 +96,15 @@ def main() -> int:
     """Answer until standard input ends."""
     if BLAS.warning:
         print(BLAS.warning, file=sys.stderr)
-    engine = Engine(Path(sys.argv[1]), last_only=sys.argv[2] == "floor")
+    # As the server does: a thread other than the first one decodes some 5 % faster.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(serve, Path(sys.argv[1]), sys.argv[2]).result()
+    return 0
+
+
+def serve(model: Path, kind: str) -> None:
+    """Load the model and answer, all on one thread."""
+    engine = Engine(model, last_only=kind == "floor")
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
@@ -110,7 +118,8 @@ def main() -> int:
             case _:
                 answer = engine.floor(Path(request.pop("store")), **request)
         print(json.dumps(answer), flush=True)
-    return 0
+    del engine
+    mx.clear_streams()
 
 
 if __name__ == "__main__":
