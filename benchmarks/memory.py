@@ -18,14 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlx_lm.utils import load_tokenizer
-
-from benchmarks.prose import Prose
+from benchmarks.prose import Prose, default_model
 from benchmarks.serving import Server, shared_models
-from greenroom.runtime.catalog import load_catalog
-from greenroom.runtime.download import ensure_model
-from greenroom.runtime.layers import load_settings
-from greenroom.runtime.text import Text
 
 SHARERS = 10
 SETTLE_S = 3.0
@@ -96,8 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--set", action="append", default=[], help="a setting of the server")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
-    model = ensure_model(load_catalog().default("cpu"), load_settings().settings.models_path)
-    prose = Prose(Text(load_tokenizer(model)))
+    prose = Prose(default_model())
     extra = [part for setting in options.set for part in ("--set", setting)]
     with tempfile.TemporaryDirectory() as folder, shared_models(Path(folder)) as home:
         server = Server(home, "--set", "memory.resident_budget_mb=0", *extra)
