@@ -270,8 +270,9 @@ def test_a_turn_that_nobody_reads_is_finished_and_remembered(stage: Stage) -> No
         )
         unread = await house.open_turn(request)
         async with asyncio.timeout(60):
-            while (agent := await unread_agent(stage)) is None or agent.head is None:
-                await asyncio.sleep(0)
+            agent = await unread_agent(stage)
+            while agent is None or agent.head is None:
+                agent = await unread_agent(stage)
         events = [event async for event in unread]
         done = events[-1]
         assert isinstance(done, TurnDone)

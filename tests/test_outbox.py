@@ -18,7 +18,7 @@ def test_every_event_arrives_once_and_in_order(steps: list[int], capacity: int) 
     async def scenario() -> list[int]:
         channel: Channel[int] = Channel(capacity)
         outbox = Outbox(channel)
-        read = []
+        read: list[int] = []
         sent = 0
         for step in steps:
             if step:
