@@ -100,6 +100,10 @@ class Stage:
         self._order += 1
         self.counters.jobs += 1
 
+    def make_room(self, num_bytes: int) -> None:
+        """Resident copies may take so many bytes from now on; never more than their own limit."""
+        self._resident.limit(min(num_bytes, self._limits.resident_bytes))
+
     def cancel(self, uid: int) -> None:
         """Take a job off the stage at once and forget it; unknown and finished jobs are ignored."""
         sequence = self._sequences.pop(uid, None)
