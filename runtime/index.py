@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from greenroom.runtime.errors import GreenroomError, StorageFailed
+from greenroom.runtime.medium import Medium, make_durable_folder
 from greenroom.runtime.schema import SCHEMA_VERSION, schema_of, upgrade
 from greenroom.runtime.segments import Segment, digest
 
@@ -108,14 +109,15 @@ class Index:
     Raises StoreBusy, StoreTooNew or StoreUnusable. Use it from one thread at a time.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, medium: Medium | None = None) -> None:
+        self._medium = medium or Medium()
         try:
             self._open(root)
         except (OSError, sqlite3.Error, StorageFailed) as error:
             raise StoreUnusable(root, error) from error
 
     def _open(self, root: Path) -> None:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_durable_folder(self._medium, root)
         self._lock = _lock(root)
         try:
             # The file is made first, for its mode; SQLite gives its companions the same.
@@ -266,7 +268,7 @@ class Index:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
-            self._db.execute("COMMIT")
+            self._medium.commit(self._db)
         except BaseException as error:
             if self._db.in_transaction:  # SQLite ends it itself after some errors
                 self._db.execute("ROLLBACK")
