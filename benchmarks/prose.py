@@ -31,13 +31,18 @@ class Prose:
 
     def question(self, length: int, ask: str = "") -> Messages:
         """A prompt of ``length`` tokens or a few less that ends in ``ask``."""
-        rest = self._prose[self._at : self._at + 8 * length]
         # A system prompt of its own: the template's would be remembered from the prompt before.
         system = {"role": "system", "content": f"This is conversation {self._at}."}
         overhead = len(self.tokens([system, {"role": "user", "content": ask}]))
-        content = self.text.decode(self.text.encode(rest)[: length - overhead])
-        self._at += len(content)
+        content = self.passage(length - overhead)
         return [system, {"role": "user", "content": content + ask}]
+
+    def passage(self, length: int) -> str:
+        """The next ``length`` tokens of prose, or a few less."""
+        rest = self._prose[self._at : self._at + 8 * length]
+        content = self.text.decode(self.text.encode(rest)[:length])
+        self._at += len(content)
+        return content
 
     def tokens(self, messages: Messages) -> list[int]:
         """The prompt's token ids as a server without memory computes them."""
