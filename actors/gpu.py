@@ -8,7 +8,15 @@ from typing import assert_never
 import mlx.core as mx
 import msgspec
 
-from greenroom.actors.messages import Count, Describe, Finish, Generate, GpuMessage, ModelFacts
+from greenroom.actors.messages import (
+    Count,
+    Describe,
+    Finish,
+    Generate,
+    GpuMessage,
+    ModelFacts,
+    Promote,
+)
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import StageFailed
@@ -98,6 +106,8 @@ class GpuActor(Actor[GpuMessage]):
                 self._replies[uid] = reply
                 reply.on_cancel(functools.partial(self._cancel, uid))
                 self._worker.submit(functools.partial(stage.submit, uid, job))
+            case Promote(uid):
+                self._worker.submit(functools.partial(stage.promote, uid))
             case Finish(uid, keep):
                 self._worker.submit(functools.partial(self._finish, uid, keep))
             case Describe():
