@@ -20,6 +20,7 @@ from greenroom.actors.messages import (
     Hear,
     Turn,
 )
+from greenroom.actors.outbox import Outbox
 from greenroom.actors.turn import (
     Answer,
     Draft,
@@ -37,6 +38,7 @@ from greenroom.runtime.records import (
     TextDelta,
     Timings,
     TurnDone,
+    TurnEvent,
     TurnStarted,
     Usage,
 )
@@ -110,12 +112,13 @@ class AgentActor(Actor[AgentMessage]):
         """Have the stage run the job, tell the caller what comes, and remember it."""
         uid = secrets.randbits(62)
         performed = _Performed()
+        outbox = Outbox(turn.reply)
         # The stage never waits for a reader: its channel holds a whole answer, which is small.
         async with Channel[JobEvent](capacity=job.max_tokens + 8) as events:
             self._company.gpu.tell(Generate(uid, job, events))
-            ended = await self._follow(uid, turn, events, performed, len(job.tokens))
+            ended = await self._follow(uid, turn, outbox, events, performed, len(job.tokens))
         ended.num_heard = num_heard
-        ending = asyncio.ensure_future(self._finish(turn, draft, performed, ended))
+        ending = asyncio.ensure_future(self._finish(turn, outbox, draft, performed, ended))
         try:
             await asyncio.shield(ending)
         except asyncio.CancelledError:
@@ -126,6 +129,7 @@ class AgentActor(Actor[AgentMessage]):
         self,
         uid: int,
         turn: Turn,
+        outbox: Outbox[TurnEvent],
         events: Channel[JobEvent],
         performed: _Performed,
         num_prompt: int,
@@ -137,17 +141,17 @@ class AgentActor(Actor[AgentMessage]):
             match event:
                 case JobStarted(cached_tokens):
                     cached = cached_tokens
-                    await turn.reply.send(TurnStarted(self._key.name, num_prompt, cached))
+                    outbox.put(TurnStarted(self._key.name, num_prompt, cached))
                 case JobTokens(tokens) if not reader.stopped:
                     performed.tokens += tokens
                     new = reader.read(tokens)
-                    await turn.reply.send(TextDelta(new, tokens))
+                    outbox.put(TextDelta(new, tokens))
                     if reader.stopped:
                         self._let_go(uid, performed, reader.text)
                 case JobEnded(reason) if not reader.stopped:
                     performed.reason = reason
                     if tail := reader.end():
-                        await turn.reply.send(TextDelta(tail, ()))
+                        outbox.put(TextDelta(tail, ()))
                     self._let_go(uid, performed, reader.text)
                 case JobDone():
                     return _Ended(uid, cached, num_prompt, event)
@@ -161,16 +165,21 @@ class AgentActor(Actor[AgentMessage]):
         self._company.gpu.tell(Finish(uid, keep))
 
     async def _finish(
-        self, turn: Turn, draft: Draft, performed: _Performed, ended: "_Ended"
+        self,
+        turn: Turn,
+        outbox: Outbox[TurnEvent],
+        draft: Draft,
+        performed: _Performed,
+        ended: "_Ended",
     ) -> None:
         """Make the turn durable, move the head, and tell the caller."""
         emitted = time.perf_counter()
         if self._company.durable_turns:
             await self._remember(draft, performed, ended)
-            await self._tell_done(turn, performed, ended, emitted, self._memory.head)
+            await self._tell_done(turn, outbox, performed, ended, emitted)
             return
         try:
-            await self._tell_done(turn, performed, ended, emitted, None)
+            await self._tell_done(turn, outbox, performed, ended, emitted)
         finally:
             await self._remember(draft, performed, ended)
 
@@ -182,11 +191,16 @@ class AgentActor(Actor[AgentMessage]):
         self._hearing.taken(ended.num_heard)
 
     async def _tell_done(
-        self, turn: Turn, performed: _Performed, ended: "_Ended", emitted: float, head: str | None
+        self,
+        turn: Turn,
+        outbox: Outbox[TurnEvent],
+        performed: _Performed,
+        ended: "_Ended",
+        emitted: float,
     ) -> None:
         times = ended.done.times
         now = time.perf_counter()
-        await turn.reply.send(
+        outbox.put(
             TurnDone(
                 agent=self._key.name,
                 text=performed.visible,
@@ -199,9 +213,10 @@ class AgentActor(Actor[AgentMessage]):
                     decode_ms=1e3 * (times.last_token - times.first_token),
                     commit_ms=1e3 * (now - emitted),
                 ),
-                head=head,
+                head=self._memory.head if self._company.durable_turns else None,
             )
         )
+        await outbox.flush()
 
 
 class _Ended(msgspec.Struct):

@@ -1,6 +1,7 @@
 """The composition root: everything is made here, in order, and handed only what it needs."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -23,13 +24,15 @@ from greenroom.actors.keeper import Keeper
 from greenroom.actors.messages import (
     Describe,
     ModelFacts,
+    Room,
 )
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.store import Store
 from greenroom.runtime.catalog import ModelEntry, load_catalog
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
 from greenroom.runtime.download import ensure_model
-from greenroom.runtime.errors import ModelUnavailable
+from greenroom.runtime.errors import ActorStopped, MailboxFull, ModelUnavailable
+from greenroom.runtime.hot import room_for_copies
 from greenroom.runtime.index import Index, StoreUnusable
 from greenroom.runtime.loader import last_position_head, load, pick_device, pick_platform
 from greenroom.runtime.logs import start_logging
@@ -89,15 +92,25 @@ def _prepare(settings: Settings) -> _Ground:
 async def _people(system: System, settings: Settings, ground: _Ground, pool: Executor) -> Playhouse:
     """Spawn the actors, in the order in which they need each other."""
     make = partial(make_stage, settings, ground.entry, ground.model_path, pool)
-    gpu = system.spawn("gpu", partial(GpuActor, make, []), supervision=_vital())
+    gpu = system.spawn(
+        "gpu",
+        partial(GpuActor, make, [], settings.memory.release_after_s),
+        supervision=_vital(),
+    )
     facts = await _unless_failed(system, gpu.ask(Describe()))
     store = system.spawn(
         "store", partial(Store, ground.index, facts.fingerprint), supervision=_vital()
     )
     budget_bytes = settings.memory.cache_budget_mb << 20
+
+    def make_room(hot_bytes: int) -> None:
+        # Full or restarting: the next turn tells it again.
+        with contextlib.suppress(MailboxFull, ActorStopped):
+            gpu.tell(Room(room_for_copies(budget_bytes, hot_bytes)))
+
     keeper = system.spawn(
         "keeper",
-        partial(Keeper, ground.vault, facts.spec, budget_bytes, pool),
+        partial(Keeper, ground.vault, facts.spec, budget_bytes, pool, make_room),
         supervision=_vital(),
     )
     company = Company(
@@ -134,7 +147,8 @@ def make_stage(
         chunk_tokens=settings.stage.chunk_tokens,
         schedule=settings.stage.schedule,
         max_decode_gap_s=settings.stage.max_decode_gap_ms / 1e3,
-        resident_bytes=settings.memory.resident_budget_mb << 20,
+        resident_bytes=min(settings.memory.resident_budget_mb, settings.memory.cache_budget_mb)
+        << 20,
     )
     advice = _generation_config(path)
     facts = ModelFacts(

@@ -16,10 +16,12 @@ from greenroom.actors.messages import (
     GpuMessage,
     ModelFacts,
     Promote,
+    Room,
 )
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import StageFailed
+from greenroom.runtime.host import release_memory
 from greenroom.runtime.job import JobDone, JobEvent
 from greenroom.runtime.stage import Stage
 from greenroom.runtime.worker import Worker
@@ -47,6 +49,9 @@ class _Performance:
         self.stage.step()
         self.flush()
 
+    def rest(self) -> None:
+        release_memory()
+
     def flush(self) -> None:
         if self._events:
             events, self._events = self._events, []
@@ -60,10 +65,14 @@ class GpuActor(Actor[GpuMessage]):
     crashes; its supervisor starts it anew, with the model loaded again.
     """
 
-    def __init__(self, make: MakeStage, threads: list[Worker]) -> None:
-        """``threads`` are those of earlier generations; the list is shared by all of them."""
+    def __init__(self, make: MakeStage, threads: list[Worker], rest_after_s: float) -> None:
+        """``threads`` are those of earlier generations; the list is shared by all of them.
+
+        After ``rest_after_s`` seconds without work, freed memory goes back to the system.
+        """
         self._make = make
         self._threads = threads
+        self._rest_after_s = rest_after_s
         self._replies: dict[int, Channel[JobEvent]] = {}
         self._worker: Worker | None = None
         self._performance: _Performance | None = None
@@ -91,7 +100,13 @@ class GpuActor(Actor[GpuMessage]):
         def failed(error: BaseException) -> None:
             loop.call_soon_threadsafe(self._failed, started, error)
 
-        self._worker = Worker("greenroom-mlx", make, close=mx.clear_streams, failed=failed)
+        self._worker = Worker(
+            "greenroom-mlx",
+            make,
+            close=mx.clear_streams,
+            failed=failed,
+            rest_after_s=self._rest_after_s,
+        )
         self._threads.append(self._worker)
         self._worker.start()
         self._performance = await started
@@ -110,6 +125,8 @@ class GpuActor(Actor[GpuMessage]):
                 self._worker.submit(functools.partial(stage.promote, uid))
             case Finish(uid, keep):
                 self._worker.submit(functools.partial(self._finish, uid, keep))
+            case Room(num_bytes):
+                self._worker.submit(functools.partial(stage.make_room, num_bytes))
             case Describe():
                 return self._performance.facts
             case Count():

@@ -1,10 +1,11 @@
 """The keeper: has the encoded bytes of segments ready, and makes them durable."""
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import assert_never
 
-from greenroom.actors.messages import Fetch, Fetched, Keep, KeeperMessage
+from greenroom.actors.messages import Fetch, Fetched, Held, Keep, KeeperMessage, Weigh
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.codec import BadPayload, Payload, check
 from greenroom.runtime.hot import HotPayloads
@@ -14,21 +15,38 @@ from greenroom.runtime.vault import Damaged, Vault, VaultError
 
 
 class Keeper(Actor[KeeperMessage]):
-    """Hot bytes in memory, everything on disk; files are read and written on ``pool``."""
+    """Hot bytes in memory, everything on disk; files are read and written on ``pool``.
 
-    def __init__(self, vault: Vault, spec: CacheSpec, budget_bytes: int, pool: Executor) -> None:
+    ``changed`` is told how many bytes are hot whenever that may be other than before.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        spec: CacheSpec,
+        budget_bytes: int,
+        pool: Executor,
+        changed: Callable[[int], object] = lambda num_bytes: None,
+    ) -> None:
         self._vault = vault
         self._spec = spec
         self._hot = HotPayloads(budget_bytes)
         self._pool = pool
+        self._changed = changed
 
-    async def handle(self, message: KeeperMessage) -> Fetched | bool:
+    async def handle(self, message: KeeperMessage) -> Fetched | Held | bool:
         """Answer with bytes, or once bytes are safe."""
         match message:
             case Fetch(ids):
-                return await self._fetch(ids)
+                fetched = await self._fetch(ids)
+                self._changed(self._hot.num_bytes)
+                return fetched
             case Keep(segments):
-                return await self._keep(segments)
+                kept = await self._keep(segments)
+                self._changed(self._hot.num_bytes)
+                return kept
+            case Weigh():
+                return Held(len(self._hot), self._hot.num_bytes, self._hot.evicted)
             case _:
                 assert_never(message)
 

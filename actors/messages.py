@@ -67,7 +67,13 @@ class Count(Request[StageCounters], frozen=True):
     """What the stage has done so far."""
 
 
-GpuMessage = Describe | Generate | Promote | Finish | Count
+class Room(Message, frozen=True):
+    """Decoded copies may take so many bytes from now on: what hot segments leave of the budget."""
+
+    num_bytes: int
+
+
+GpuMessage = Describe | Generate | Promote | Finish | Count | Room
 
 
 # To the keeper
@@ -96,7 +102,19 @@ class Keep(Request[bool], frozen=True):
     segments: tuple[tuple[Segment, Payload], ...]
 
 
-KeeperMessage = Fetch | Keep
+class Held(msgspec.Struct, frozen=True):
+    """What is hot: encoded segments in memory, each held once however many agents share it."""
+
+    num_segments: int
+    num_bytes: int
+    evicted: int
+
+
+class Weigh(Request[Held], frozen=True):
+    """How much is hot."""
+
+
+KeeperMessage = Fetch | Keep | Weigh
 
 
 # To the store

@@ -3,13 +3,17 @@
     python -m benchmarks.engine MODEL_FOLDER raw|floor
 
 Reads one JSON request a line from standard input and answers each with one line: ``raw`` is a cold
-prompt through mlx-lm's own ``generate_step``, ``floor`` one forward pass of the new tokens over a
-context that was decoded from segments beforehand. Same weights, BLAS and threads as the server.
+prompt through mlx-lm's own ``generate_step``; ``decode`` and ``newcomer`` are its batches;
+``floor`` is one forward pass of the new tokens over a context that was decoded from segments
+beforehand, and what reading and decoding took. Same weights, BLAS and threads as the server.
 """
 
 import json
+import os
+import statistics
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ import mlx.core as mx
 from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import trim_prompt_cache
 
+from benchmarks.batches import Batches
 from greenroom.runtime.cache import restore
 from greenroom.runtime.codec import Payload
 from greenroom.runtime.loader import last_position_head, load, pick_device
@@ -36,6 +41,8 @@ class Engine:
         self._spec = extract_spec(self._model)
         if last_only:
             last_position_head(self._model)
+        self.batches = Batches(self._model)
+        self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))  # as the server has it
 
     def raw(self, tokens: list[int], chunk: int) -> float:
         """Seconds until mlx-lm's generator gives the first token of a cold prompt."""
@@ -50,17 +57,26 @@ class Engine:
 
     def floor(
         self, store: Path, head: str, length: int, tokens: list[int], times: int
-    ) -> list[float]:
-        """Seconds for one forward of ``tokens`` after the first ``length`` tokens of a chain."""
-        caches = restore(self._spec, _pieces(Vault(store), head, length), len(tokens))
-        taken = []
+    ) -> dict[str, float]:
+        """Median seconds for one forward of ``tokens`` after the first ``length`` of a chain.
+
+        And those for reading the chain's segments from disk and for decoding them.
+        """
+        found: dict[str, list[float]] = {"read": [], "decode": [], "forward": []}
+        for _ in range(times):
+            begun = time.perf_counter()
+            pieces = _pieces(Vault(store), head, length)
+            read = time.perf_counter()
+            caches = restore(self._spec, pieces, len(tokens), self._pool)
+            found["read"].append(read - begun)
+            found["decode"].append(time.perf_counter() - read)
         for _ in range(times):
             begun = time.perf_counter()
             logits = self._model(mx.array(tokens)[None], cache=caches)
             mx.eval(mx.argmax(logits[:, -1], axis=-1), [c.state for c in caches])
-            taken.append(time.perf_counter() - begun)
+            found["forward"].append(time.perf_counter() - begun)
             trim_prompt_cache(caches, len(tokens))
-        return taken
+        return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
 def _pieces(vault: Vault, head: str, length: int) -> list[tuple[Payload, int]]:
@@ -87,6 +103,10 @@ def main() -> int:
         match request.pop("op"):
             case "raw":
                 answer: object = engine.raw(**request)
+            case "decode":
+                answer = engine.batches.decode(**request)
+            case "newcomer":
+                answer = engine.batches.newcomer(**request)
             case _:
                 answer = engine.floor(Path(request.pop("store")), **request)
         print(json.dumps(answer), flush=True)

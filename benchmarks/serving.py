@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +17,77 @@ ROOT = Path(__file__).parent.parent
 
 
 class Answer(NamedTuple):
-    """One streamed turn, timed by the client: seconds until its first text and until its end."""
+    """One streamed turn, timed by the client: seconds until its first text and until its end.
+
+    ``arrivals`` are the times of every piece of text on the client's clock (``perf_counter``);
+    ``complete`` is false for one that was given up.
+    """
 
     text: str
     prompt_tokens: int
     cached_tokens: int
+    completion_tokens: int
     ttft_s: float
     total_s: float
     head: str
+    sent: float
+    arrivals: tuple[float, ...]
+    complete: bool
+
+
+Watch = Callable[[int], bool]
+"""Called with the number of pieces of text so far; False gives the turn up."""
+
+
+def ask(
+    url: str,
+    name: str,
+    messages: list[dict[str, str]],
+    max_tokens: int = 8,
+    watch: Watch = lambda _: True,
+) -> Answer:
+    """One greedy streamed turn of the agent ``name`` of the server at ``url``."""
+    body = {
+        "messages": messages,
+        "temperature": 0,
+        "max_tokens": max_tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json", "X-Agent-Name": name},
+    )
+    text, arrivals, sent = "", list[float](), time.perf_counter()
+    last: dict[str, Any] = {}
+    with urllib.request.urlopen(request) as response:
+        for line in response:
+            data = line.decode().removeprefix("data: ").strip()
+            if not data or data == "[DONE]":
+                continue
+            chunk = json.loads(data)
+            if "error" in chunk:
+                sys.exit(chunk["error"]["message"])
+            if new := "".join(c["delta"].get("content") or "" for c in chunk["choices"]):
+                arrivals.append(time.perf_counter())
+                text += new
+                if not watch(len(arrivals)):
+                    break
+            last.update({k: chunk[k] for k in ("usage", "greenroom") if chunk.get(k)})
+    usage = last.get("usage", {})
+    return Answer(
+        text=text,
+        prompt_tokens=usage.get("prompt_tokens", 0),
+        cached_tokens=usage.get("prompt_tokens_details", {}).get("cached_tokens", 0),
+        completion_tokens=usage.get("completion_tokens", 0),
+        ttft_s=arrivals[0] - sent if arrivals else 0.0,
+        total_s=time.perf_counter() - sent,
+        head=last.get("greenroom", {}).get("head", ""),
+        sent=sent,
+        arrivals=tuple(arrivals),
+        complete="usage" in last,
+    )
 
 
 class Server:
@@ -36,12 +99,15 @@ class Server:
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
 
-    def start(self) -> float:
-        """Start it and wait until it serves; returns the seconds that took."""
+    def start(self, *arguments: str) -> float:
+        """Start it, with further ``arguments`` for this once, and wait until it serves.
+
+        Returns the seconds that took.
+        """
         begun = time.perf_counter()
         command = [sys.executable, "-m", "greenroom", "serve", "--home", str(self._home)]
         self.process = subprocess.Popen(
-            [*command, "--port", "0", "--set", "log.level=warning", *self._arguments],
+            [*command, "--port", "0", "--set", "log.level=warning", *self._arguments, *arguments],
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -67,42 +133,7 @@ class Server:
 
     def ask(self, name: str, messages: list[dict[str, str]], max_tokens: int = 8) -> Answer:
         """One greedy streamed turn of the agent ``name``."""
-        body = {
-            "messages": messages,
-            "temperature": 0,
-            "max_tokens": max_tokens,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        request = urllib.request.Request(
-            f"{self.url}/v1/chat/completions",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", "X-Agent-Name": name},
-        )
-        text, ttft_s, begun = "", 0.0, time.perf_counter()
-        last: dict[str, Any] = {}
-        with urllib.request.urlopen(request) as response:
-            for line in response:
-                data = line.decode().removeprefix("data: ").strip()
-                if not data or data == "[DONE]":
-                    continue
-                chunk = json.loads(data)
-                if "error" in chunk:
-                    sys.exit(chunk["error"]["message"])
-                new = "".join(c["delta"].get("content") or "" for c in chunk["choices"])
-                if new and not ttft_s:
-                    ttft_s = time.perf_counter() - begun
-                text += new
-                last.update({k: chunk[k] for k in ("usage", "greenroom") if chunk.get(k)})
-        usage = last["usage"]
-        return Answer(
-            text=text,
-            prompt_tokens=usage["prompt_tokens"],
-            cached_tokens=usage["prompt_tokens_details"]["cached_tokens"],
-            ttft_s=ttft_s,
-            total_s=time.perf_counter() - begun,
-            head=last["greenroom"]["head"],
-        )
+        return ask(self.url, name, messages, max_tokens)
 
 
 class BareEngine:

@@ -1,38 +1,82 @@
-"""Time to the first token: cold, hot and after SIGKILL, against the bare engine.
+"""Time to the first token: cold, hot, sent again and after SIGKILL, against the bare engine.
 
 Per prompt length and repeat, in this order, so that every ratio is within one run: mlx-lm alone on
-the cold prompt (at its best chunk size), the server on it, a follow-up of 16 new tokens, SIGKILL
-and restart, another follow-up, and the floor: one bare forward of the follow-up's new tokens over
-the decoded context, in another process. The client's clock, over HTTP, streamed. Medians.
+the cold prompt (at its best chunk size), the server on it, a follow-up of some 16 new tokens at
+once ("hot"), one after a short think time, in which the stage has made its resident copy
+("rested"), the same request once more ("re-sent"), SIGKILL and restart, a follow-up ("restarted"),
+one more without a resident copy ("decoded"), and that request once more. Each is held against its
+bound, of another process: one bare forward of its new tokens over the decoded context, and for
+those without a resident copy decoding the segments, and reading them after the restart. The
+client's clock, over HTTP, streamed. Medians, with 95 % intervals.
 
     python -m benchmarks.ttft [--lengths 512,1024,2048,4096] [--repeats 3] [--chunk N]
                              [--json ttft.json] [--plot ttft.png]
 """
 
 import argparse
-import json
-import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from pydoc_data.topics import topics
-from typing import Any
 
-from mlx_lm.utils import load_tokenizer
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figures import Figure, figure, write_json
+from benchmarks.prose import Messages, Prose, default_model
 from benchmarks.serving import Answer, BareEngine, Server, shared_models
-from greenroom.runtime.catalog import load_catalog
-from greenroom.runtime.download import ensure_model
-from greenroom.runtime.layers import load_settings
-from greenroom.runtime.records import ChatMessage
-from greenroom.runtime.text import Text
 
 CHUNKS = (128, 256, 512)
 FLOOR_TIMES = 5
-FOLLOW_UPS = ("Say more about this, in one word.", "And now say it in another word.")
+THINK_S = 0.5
+NO_COPIES = ("--set", "memory.resident_budget_mb=0")
+# What bounds each case from below, beside the forward of its new tokens.
+BOUNDS: dict[str, tuple[str, ...]] = {
+    "hot": ("forward",),
+    "rested": ("forward",),
+    "re-sent": ("forward",),
+    "restarted": ("forward", "decode", "read"),
+    "decoded": ("forward", "decode"),
+    "decoded, re-sent": ("forward", "decode"),
+}
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """One measured turn and its bound: seconds, tokens."""
+
+    ttft_s: float
+    bound_s: float
+    cached_tokens: int
+    new_tokens: int
+    parts_s: dict[str, float]
+
+
+class Repeat(msgspec.Struct, frozen=True):
+    """One repeat at one length; bytes are those the store grew by."""
+
+    turns: dict[str, Turn]
+    cold_bytes: int
+    follow_up_bytes: int
+
+
+class Case(msgspec.Struct, frozen=True):
+    """One case: seconds, its share of its bound, and how much sooner than raw cold it answers."""
+
+    ttft_s: Figure
+    bound_s: Figure
+    ratio: Figure
+    sooner: Figure
+
+
+class Length(msgspec.Struct, frozen=True):
+    """Everything at one prompt length; mlx-lm's ``chunk`` is the fastest of ``raw_by_chunk_s``."""
+
+    chunk: int
+    raw_by_chunk_s: dict[int, float]
+    cases: dict[str, Case]
+    repeats: list[Repeat]
 
 
 class Bench:
@@ -40,144 +84,145 @@ class Bench:
 
     def __init__(self, home: Path, model: Path) -> None:
         self.home = home
-        self.text = Text(load_tokenizer(model))
+        self.prose = Prose(model)
         self.raw = BareEngine(model, "raw")
         self.floor = BareEngine(model, "floor")
         self.server = Server(home)
-        self._prose = "\n\n".join(topics[name] for name in sorted(topics))
-        self._at = 0
 
     def close(self) -> None:
         self.server.kill()
         self.raw.close()
         self.floor.close()
 
-    def question(self, length: int) -> list[dict[str, str]]:
-        """A prompt of ``length`` tokens or a few less, of prose that no prompt had before."""
-        rest = self._prose[self._at : self._at + 8 * length]
-        ids = self.text.encode(rest)
-        overhead = len(self.tokens([{"role": "user", "content": ""}]))
-        content = self.text.decode(ids[: length - overhead])
-        self._at += len(content)
-        return [{"role": "user", "content": content}]
 
-    def tokens(self, messages: list[dict[str, str]]) -> list[int]:
-        """The prompt's token ids as a server without memory computes them."""
-        rendered = self.text.render([ChatMessage(m["role"], m["content"]) for m in messages])  # type: ignore[arg-type]
-        return list(self.text.encode(rendered))
+class Conversation:
+    """One agent's chat, and what each of its turns is held against."""
+
+    def __init__(self, bench: Bench, name: str, messages: Messages) -> None:
+        self._bench = bench
+        self._name = name
+        self._messages = messages
+        self._asked: list[tuple[str, Answer, list[int]]] = []
+
+    def ask(self, case: str, question: str | None) -> Answer:
+        """Ask something, or the same once more."""
+        if question is not None and self._asked:
+            self._messages += [
+                {"role": "assistant", "content": self._asked[-1][1].text},
+                {"role": "user", "content": question},
+            ]
+        answer = self._bench.server.ask(self._name, self._messages)
+        self._asked.append((case, answer, self._bench.prose.tokens(self._messages)))
+        return answer
+
+    def turns(self, raw_s: float) -> dict[str, Turn]:
+        """Every turn beside its bound; a cold prompt's is mlx-lm on it."""
+        found = {}
+        for case, answer, tokens in self._asked:
+            new = answer.prompt_tokens - answer.cached_tokens
+            parts = {"raw": raw_s}
+            if case in BOUNDS:
+                parts = self._bench.floor.ask(
+                    op="floor",
+                    store=str(self._bench.home / "store"),
+                    head=answer.head,
+                    length=answer.cached_tokens,
+                    tokens=tokens[-new:],
+                    times=FLOOR_TIMES,
+                )
+            bound = sum(parts[name] for name in BOUNDS.get(case, ("raw",)))
+            found[case] = Turn(answer.ttft_s, bound, answer.cached_tokens, new, parts)
+        return found
 
 
-def measure(bench: Bench, length: int, repeat: int, chunk: int) -> dict[str, float]:
-    """One repeat at one length; seconds, tokens and bytes."""
-    messages = bench.question(length)
-    tokens = bench.tokens(messages)
-    raw_s = bench.raw.ask(op="raw", tokens=tokens, chunk=chunk)
-    name = f"agent-{length}-{repeat}"
+def measure(bench: Bench, length: int, repeat: int, chunk: int) -> Repeat:
+    """One repeat at one length."""
+    messages = bench.prose.question(length)
+    raw_s = bench.raw.ask(op="raw", tokens=bench.prose.tokens(messages), chunk=chunk)
+    talk = Conversation(bench, f"agent-{length}-{repeat}", messages)
     bench.server.start()
     before = bench.server.bytes_written()
-    cold = bench.server.ask(name, messages)
-    cold_bytes = bench.server.bytes_written() - before
-    follow_ups: list[Answer] = []
-    for question in FOLLOW_UPS:
-        if follow_ups:
-            bench.server.kill()
-            bench.server.start()
-        answer = follow_ups[-1] if follow_ups else cold
-        messages += [
-            {"role": "assistant", "content": answer.text},
-            {"role": "user", "content": question},
-        ]
-        before = bench.server.bytes_written()
-        follow_ups.append(bench.server.ask(name, messages))
-        written = bench.server.bytes_written() - before
+    talk.ask("cold", None)
+    after = bench.server.bytes_written()
+    talk.ask("hot", "Say more about this, in one word.")
+    written = bench.server.bytes_written() - after
+    time.sleep(THINK_S)
+    talk.ask("rested", "And now say it in another word.")
+    time.sleep(THINK_S)
+    talk.ask("re-sent", None)
     bench.server.kill()
-    hot, restarted = follow_ups
-    new = bench.tokens(messages)[-(restarted.prompt_tokens - restarted.cached_tokens) :]
-    floor = bench.floor.ask(
-        op="floor",
-        store=str(bench.home / "store"),
-        head=restarted.head,
-        length=restarted.cached_tokens,
-        tokens=new,
-        times=FLOOR_TIMES,
-    )
-    return {
-        "prompt_tokens": cold.prompt_tokens,
-        "new_tokens": len(new),
-        "raw_s": raw_s,
-        "cold_s": cold.ttft_s,
-        "hot_s": hot.ttft_s,
-        "restarted_s": restarted.ttft_s,
-        "floor_s": statistics.median(floor),
-        "cached_share": restarted.cached_tokens / (hot.prompt_tokens + 8),
-        "cold_bytes": cold_bytes,
-        "follow_up_bytes": written,
-    }
+    bench.server.start(*NO_COPIES)
+    talk.ask("restarted", "Is there a third word for it?")
+    talk.ask("decoded", "Say that word in another language.")
+    talk.ask("decoded, re-sent", None)
+    bench.server.kill()
+    return Repeat(talk.turns(raw_s), after - before, written)
 
 
 def best_chunk(bench: Bench, length: int) -> tuple[int, dict[int, float]]:
     """mlx-lm's fastest chunk size at this length, and what each took."""
-    tokens = bench.tokens(bench.question(length))
+    tokens = bench.prose.tokens(bench.prose.question(length))
     candidates = [c for c in CHUNKS if c < 2 * length]
     taken = {c: bench.raw.ask(op="raw", tokens=tokens, chunk=c) for c in candidates}
     return min(taken, key=lambda c: taken[c]), taken
 
 
-def summary(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Medians, and ratios as medians of each repeat's own ratio."""
-    found = {key: statistics.median(r[key] for r in rows) for key in rows[0]}
-    for name, over, under in (
-        ("cold/raw", "cold_s", "raw_s"),
-        ("hot/floor", "hot_s", "floor_s"),
-        ("restarted/floor", "restarted_s", "floor_s"),
-        ("raw/hot", "raw_s", "hot_s"),
-        ("raw/restarted", "raw_s", "restarted_s"),
-    ):
-        found[name] = statistics.median(r[over] / r[under] for r in rows)
+def cases(repeats: Sequence[Repeat]) -> dict[str, Case]:
+    """Sum up; ratios are of each repeat's own figures."""
+    found = {}
+    for name in repeats[0].turns:
+        turns = [each.turns[name] for each in repeats]
+        raws = [each.turns["cold"].bound_s for each in repeats]
+        found[name] = Case(
+            ttft_s=figure([t.ttft_s for t in turns]),
+            bound_s=figure([t.bound_s for t in turns]),
+            ratio=figure([t.ttft_s / t.bound_s for t in turns]),
+            sooner=figure([raw / t.ttft_s for raw, t in zip(raws, turns, strict=True)]),
+        )
     return found
 
 
-def show(results: dict[int, dict[str, Any]]) -> None:
+def show(results: dict[int, Length]) -> None:
     """Print the table."""
-    table = Table("prompt", "raw (chunk)", "cold", "hot", "restarted", "floor", box=None)
-    for name in ("cold/raw", "hot/floor", "restarted/floor", "raw/restarted", "written"):
-        table.add_column(name)
-    for result in results.values():
-        m = result["median"]
-        table.add_row(
-            f"{m['prompt_tokens']:.0f}",
-            f"{m['raw_s']:.2f} s ({result['chunk']})",
-            *(f"{m[key]:.2f} s" for key in ("cold_s", "hot_s", "restarted_s", "floor_s")),
-            *(f"{m[key]:.2f}" for key in ("cold/raw", "hot/floor", "restarted/floor")),
-            f"{m['raw/restarted']:.1f}",
-            f"{m['cold_bytes'] / 1e6:.1f} + {m['follow_up_bytes'] / 1e6:.2f} MB",
-        )
+    table = Table("prompt", "case", "TTFT", "bound", "ratio", "raw cold / it", box=None)
+    for length, result in results.items():
+        for name, case in result.cases.items():
+            first = f"{length} (chunk {result.chunk})" if name == "cold" else ""
+            seconds = [f"{x.median:.3f} s" for x in (case.ttft_s, case.bound_s)]
+            table.add_row(first, name, *seconds, str(case.ratio), str(case.sooner))
+        last = result.repeats[-1]
+        written = f"{last.cold_bytes / 1e6:.1f} + {last.follow_up_bytes / 1e6:.2f} MB written"
+        table.add_row("", written, end_section=True)
     Console(width=150).print(table)
 
 
-def plot(results: dict[int, dict[str, Any]], file: Path) -> None:
+def plot(results: dict[int, Length], file: Path) -> None:
     """Draw the medians over the prompt's length, both axes logarithmic."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    figure_, axes = pyplot.subplots(figsize=(7, 4.5))
     lengths = list(results)
-    for key, label in (
-        ("raw_s", "mlx-lm, cold"),
-        ("cold_s", "greenroom, cold"),
-        ("restarted_s", "greenroom, after SIGKILL and restart"),
-        ("hot_s", "greenroom, hot"),
-        ("floor_s", "floor: one bare forward"),
+    cold = [results[n].cases["cold"].bound_s.median for n in lengths]
+    axes.plot(lengths, cold, marker="o", label="mlx-lm, cold")
+    for name, label in (
+        ("cold", "greenroom, cold"),
+        ("restarted", "greenroom, after SIGKILL and restart"),
+        ("rested", "greenroom, hot"),
     ):
-        axes.plot(lengths, [results[n]["median"][key] for n in lengths], marker="o", label=label)
+        medians = [results[n].cases[name].ttft_s.median for n in lengths]
+        axes.plot(lengths, medians, marker="o", label=label)
+    floor = [results[n].cases["rested"].bound_s.median for n in lengths]
+    axes.plot(lengths, floor, marker="o", label="floor: one bare forward")
     axes.set(xscale="log", yscale="log", xlabel="prompt tokens", ylabel="seconds to first token")
     axes.set_xticks(lengths, [str(n) for n in lengths])
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
-    figure.tight_layout()
-    figure.savefig(file, dpi=120)
+    figure_.tight_layout()
+    figure_.savefig(file, dpi=120)
+    print(f"wrote {file}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -188,32 +233,25 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, default=Path("ttft.json"))
     parser.add_argument("--plot", type=Path, default=Path("ttft.png"))
     options = parser.parse_args(arguments)
-    model = ensure_model(load_catalog().default("cpu"), load_settings().settings.models_path)
-    results: dict[int, dict[str, Any]] = {}
+    model = default_model()
+    results: dict[int, Length] = {}
     with tempfile.TemporaryDirectory() as folder, shared_models(Path(folder)) as home:
         bench = Bench(home, model)
         try:
             for length in map(int, options.lengths.split(",")):
-                chunks: dict[int, float] = {}
-                chunk = options.chunk
+                chunk, chunks = options.chunk, dict[int, float]()
                 if chunk is None:
                     chunk, chunks = best_chunk(bench, length)
-                rows = []
+                repeats = []
                 for repeat in range(options.repeats):
-                    rows.append(measure(bench, length, repeat, chunk))
-                    print(f"{length}: {rows[-1]}", file=sys.stderr, flush=True)
-                results[length] = {
-                    "chunk": chunk,
-                    "raw_by_chunk_s": chunks,
-                    "median": summary(rows),
-                    "repeats": rows,
-                }
+                    repeats.append(measure(bench, length, repeat, chunk))
+                    print(f"{length}: {repeats[-1].turns}", file=sys.stderr, flush=True)
+                results[length] = Length(chunk, chunks, cases(repeats), repeats)
         finally:
             bench.close()
     show(results)
-    options.json.write_text(json.dumps(results, indent=1))
     plot(results, options.plot)
-    print(f"wrote {options.json} and {options.plot}")
+    write_json(options.json, results)
     return 0
 
 

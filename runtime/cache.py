@@ -108,10 +108,11 @@ def restore(
 ) -> list[Any]:
     """The model's caches after the first ``used`` tokens of each payload, in order.
 
-    ``headroom`` more tokens fit without a reallocation. The rows are bit for bit those of
-    ``decode``. ``pool`` shares the work between threads where numpy does it. Raises BadPayload
-    when a payload does not fit the spec, ValueError when ``used`` is not within it or the pieces
-    do not hold all that is needed at their end (``resume_at`` tells where they do).
+    ``headroom`` more tokens fit without a reallocation, which would copy all before them. The
+    rows are bit for bit those of ``decode``. ``pool`` shares the work between threads where numpy
+    does it. Raises BadPayload when a payload does not fit the spec, ValueError when ``used`` is
+    not within it or the pieces do not hold all that is needed at their end (``resume_at`` tells
+    where they do).
     """
     for payload, used in pieces:
         check(spec, payload)
@@ -123,7 +124,7 @@ def restore(
     plan = [
         _plan(spec, pieces, index, cell, length, headroom)
         for index, cell in enumerate(spec.layers)
-        if isinstance(cell, LayerSpec) and length
+        if isinstance(cell, LayerSpec) and (length or (headroom and cell.kind == "full"))
     ]
     filled = _fill(spec, plan, pool) if host_route() else _concatenate(spec, plan)
     states = dict(zip((build.layer for build in plan), filled, strict=True))

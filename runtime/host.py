@@ -1,5 +1,7 @@
-"""Between MLX arrays and the host's bytes: types, and which side does the arithmetic."""
+"""Between MLX arrays and the host's bytes: types, which side does the arithmetic, memory."""
 
+import ctypes
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +26,21 @@ def host_route() -> bool:
 def host_dtype(name: StateDType) -> np.dtype[Any]:
     """The numpy type that holds a layer's elements; uint16 stands for bfloat16."""
     return np.dtype("uint16" if name == "bfloat16" else name)
+
+
+def release_memory() -> None:
+    """Give back to the system what turns have used and let go of. On the MLX thread.
+
+    Buffers that are used again are quicker than new ones, whose pages the system must clear
+    first: call it when nobody has spoken for a while. MLX keeps freed buffers for itself (many on
+    Metal); on its CPU backend most go back to malloc, and glibc keeps what is not at the heap's
+    end until it is told to look.
+    """
+    mx.clear_cache()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl needs none
+        if trim is not None:
+            trim(0)
 
 
 def to_host(array: mx.array) -> Array:

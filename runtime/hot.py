@@ -5,6 +5,15 @@ from collections import OrderedDict
 from greenroom.runtime.codec import Payload
 
 
+def room_for_copies(budget_bytes: int, hot_bytes: int) -> int:
+    """Bytes that decoded copies may take beside ``hot_bytes`` of encoded segments.
+
+    The encoded ones come first: they are several times smaller, and each serves every agent that
+    shares it. A copy that goes costs a decode, an encoded segment that goes a read and a decode.
+    """
+    return max(0, budget_bytes - hot_bytes)
+
+
 class HotPayloads:
     """Encoded segments by id, least recently used first out. Holds nothing that is not on disk."""
 

@@ -87,6 +87,11 @@ class ResidentCaches:
                 break
         self.shrink(self._budget_bytes)
 
+    def limit(self, num_bytes: int) -> None:
+        """Set the budget, and let go of the oldest copies until all fit."""
+        self._budget_bytes = num_bytes
+        self.shrink(num_bytes)
+
     def shrink(self, num_bytes: int) -> None:
         """Let go of the oldest copies until the rest takes ``num_bytes`` at most."""
         while self.num_bytes > num_bytes:

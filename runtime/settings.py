@@ -54,6 +54,7 @@ class MemorySettings(_Section, frozen=True):
     codec: Annotated[str, Meta(min_length=1)]
     cache_budget_mb: Count
     resident_budget_mb: Amount
+    release_after_s: Positive
     durability: Literal["turn", "async"]
 
 

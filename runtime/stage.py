@@ -36,7 +36,7 @@ from greenroom.runtime.plan import (
     plan,
 )
 from greenroom.runtime.records import FinishReason
-from greenroom.runtime.resident import ResidentCaches, Span, can_be_resident
+from greenroom.runtime.resident import HEADROOM, ResidentCaches, Span, can_be_resident
 from greenroom.runtime.sequence import StageSequence
 from greenroom.runtime.snapshot import take
 from greenroom.runtime.spec import CacheSpec
@@ -102,6 +102,10 @@ class Stage:
         self._order += 1
         self.counters.jobs += 1
 
+    def make_room(self, num_bytes: int) -> None:
+        """Resident copies may take so many bytes from now on; never more than their own limit."""
+        self._resident.limit(min(num_bytes, self._limits.resident_bytes))
+
     def cancel(self, uid: int) -> None:
         """Take a job off the stage at once and forget it; unknown and finished jobs are ignored."""
         sequence = self._sequences.pop(uid, None)
@@ -166,7 +170,7 @@ class Stage:
             trim_prompt_cache(s.cache, s.cache[0].offset - s.computed)
             self.counters.resident_hits += 1
         else:
-            headroom = len(s.job.tokens) - s.computed
+            headroom = len(s.job.tokens) - s.computed + min(s.job.max_tokens, HEADROOM)
             s.cache = restore(self._spec, s.pieces(), headroom, self._pool)
         s.restore_s = self._now() - s.admitted_at
         self.counters.restored_tokens += s.computed

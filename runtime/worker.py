@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -20,12 +20,16 @@ class Work(Protocol):
     def step(self) -> None:
         """Do a bounded piece of work."""
 
+    def rest(self) -> None:
+        """Called once when it has been idle for a while."""
+
 
 class Worker:
     """Runs commands in order of submission, and steps its work while that is not idle.
 
     ``make`` builds the work on the thread, ``close`` undoes it there; an error that escapes a step
-    or a command ends the thread and goes to ``failed``, which is called on it.
+    or a command ends the thread and goes to ``failed``, which is called on it. After
+    ``rest_after_s`` seconds without a command or a step the work may ``rest``.
     """
 
     def __init__(
@@ -35,10 +39,12 @@ class Worker:
         *,
         close: Command,
         failed: Callable[[BaseException], object],
+        rest_after_s: float,
     ) -> None:
         self._make = make
         self._close = close
         self._failed = failed
+        self._rest_after_s = rest_after_s
         self._commands: SimpleQueue[Command | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -78,7 +84,7 @@ class Worker:
         work: Work | None = None
         try:
             work = self._make()
-            while self._obey(block=work.idle):
+            while self._obey(work, block=work.idle):
                 if not work.idle:
                     work.step()
         except BaseException as error:
@@ -88,15 +94,22 @@ class Worker:
             work = None  # what it holds is freed here, before its thread closes
             self._close()
 
-    def _obey(self, *, block: bool) -> bool:
+    def _obey(self, work: Work, *, block: bool) -> bool:
         """Run the waiting commands (at least one, if ``block``); False when told to stop."""
         while block or not self._commands.empty():
-            command = self._commands.get()
+            command = self._next(work)
             if command is None:
                 return False
             command()
             block = False
         return True
+
+    def _next(self, work: Work) -> Command | None:
+        try:
+            return self._commands.get(timeout=self._rest_after_s)
+        except Empty:
+            work.rest()
+            return self._commands.get()
 
 
 def _settle(answer: "asyncio.Future[Any]", result: object, error: BaseException | None) -> None:

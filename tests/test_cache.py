@@ -175,6 +175,15 @@ def test_nothing_restored_is_an_empty_cache(model: Any) -> None:
     assert greedy(model, caches, 5, 3) == greedy(model, make_prompt_cache(model), 5, 3)
 
 
+def test_a_cold_prompt_finds_room_for_all_of_it(model: Any) -> None:
+    spec = extract_spec(model)
+    caches = restore(spec, [], headroom=300)
+    before = nbytes(caches)
+    assert before == 512 * spec.float_bytes_per_token
+    assert greedy(model, caches, 5, 3) == greedy(model, make_prompt_cache(model), 5, 3)
+    assert nbytes(caches) == before
+
+
 def test_impossible_cuts_are_refused(model: Any) -> None:
     spec = extract_spec(model)
     caches, payloads = segments(model, spec, "q8", [0, 150])

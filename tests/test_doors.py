@@ -16,12 +16,23 @@ from greenroom.actors.app import open_house
 from greenroom.actors.http import serve_http
 from greenroom.actors.room import Room
 from greenroom.runtime.layers import load_settings
-from greenroom.runtime.records import Sampling
+from greenroom.runtime.records import (
+    AgentInfo,
+    ChatMessage,
+    Sampling,
+    TextDelta,
+    TurnDone,
+    TurnRequest,
+)
 from tests.server import make_home
 
 SYSTEM = "You are Alice. You answer every question in one short sentence."
-# Chunks small enough that a short prompt takes several steps.
-SMALL_STEPS = {"stage.schedule": "fixed", "stage.chunk_tokens": "64"}
+# Chunks small enough that a short prompt takes several steps; channels that are nearly always full.
+SMALL_STEPS = {
+    "stage.schedule": "fixed",
+    "stage.chunk_tokens": "64",
+    "actors.channel_capacity": "2",
+}
 GREEDY = Sampling(temperature=0)
 LONG = " ".join(f"Clock {n} stands in room {n % 7} and is wound on day {n % 5}." for n in range(20))
 
@@ -244,3 +255,33 @@ def test_the_python_door_leads_to_the_agents_that_the_key_opens(
             assert names == ["alice"] == [agent.name for agent in await room.agents()]
 
     uvloop.run(scenario())
+
+
+def test_a_turn_that_nobody_reads_is_finished_and_remembered(stage: Stage) -> None:
+    async def scenario() -> None:
+        house = stage.house
+        request = TurnRequest(
+            messages=(ChatMessage("user", "Count from one to nine."),),
+            mode="say",
+            agent="unread",
+            namespace=house.namespace,
+            max_tokens=16,
+            sampling=GREEDY,
+        )
+        unread = await house.open_turn(request)
+        async with asyncio.timeout(60):
+            agent = await unread_agent(stage)
+            while agent is None or agent.head is None:
+                agent = await unread_agent(stage)
+        events = [event async for event in unread]
+        done = events[-1]
+        assert isinstance(done, TurnDone)
+        assert done.head == agent.head
+        assert "".join(e.text for e in events if isinstance(e, TextDelta)) == done.text
+
+    stage.run(scenario())
+
+
+async def unread_agent(stage: Stage) -> AgentInfo | None:
+    agents = await stage.house.agents(stage.house.namespace)
+    return next((agent for agent in agents if agent.name == "unread"), None)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom.runtime.codec import Payload
-from greenroom.runtime.hot import HotPayloads
+from greenroom.runtime.hot import HotPayloads, room_for_copies
 
 
 def payload(num_bytes: int) -> Payload:
@@ -43,3 +43,10 @@ def test_it_behaves_like_an_ordered_dictionary_with_a_budget(
             model.pop(name, None)
         assert hot.num_bytes == sum(model.values()) <= budget
         assert len(hot) == len(model)
+
+
+@given(st.integers(0, 100), st.integers(0, 100))
+def test_copies_get_what_encoded_segments_leave(budget: int, hot: int) -> None:
+    room = room_for_copies(budget, hot)
+    assert room >= 0
+    assert room + min(hot, budget) == budget

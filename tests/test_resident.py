@@ -40,6 +40,22 @@ def test_the_oldest_makes_room_and_a_copy_is_taken_once() -> None:
     assert resident.num_bytes == 0
 
 
+def test_a_smaller_limit_lets_go_of_the_oldest_and_holds_for_later_copies() -> None:
+    size = nbytes(caches(256))
+    resident = ResidentCaches(SPEC, 3 * size)
+    for handle in (1, 2, 3):
+        resident.put(handle, caches(256), 256, ())
+    resident.limit(2 * size)
+    assert resident.num_bytes == 2 * size
+    resident.put(4, caches(256), 256, ())
+    assert [resident.take(handle) is not None for handle in (1, 2, 3, 4)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
 def test_only_layers_that_attend_to_everything_can_be_put_together() -> None:
     assert can_be_resident(caches(3))
     assert not can_be_resident([KVCache(), RotatingKVCache(max_size=8)])

@@ -332,7 +332,7 @@ def test_what_is_heard_is_promoted_when_somebody_waits_for_it(model: Any) -> Non
 
 
 def test_hearing_can_be_given_up_at_any_step(model: Any) -> None:
-    for num_steps in range(4):
+    for num_steps in range(3):
         rig = StageRig(model)
         rig.submit(1, prompt(40), 0, background=True)
         for _ in range(num_steps):

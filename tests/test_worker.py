@@ -17,6 +17,8 @@ class Countdown:
     def __init__(self) -> None:
         self.left = 0
         self.steps = 0
+        self.rests = 0
+        self.rested = threading.Event()
         self.thread = threading.current_thread()
 
     @property
@@ -30,15 +32,26 @@ class Countdown:
         if self.left == 13:
             raise ValueError("thirteen")
 
+    def rest(self) -> None:
+        assert threading.current_thread() is self.thread
+        self.rests += 1
+        self.rested.set()
+
 
 class Rig:
     """A worker on a Countdown, and what it told."""
 
-    def __init__(self) -> None:
+    def __init__(self, rest_after_s: float = 60.0) -> None:
         self.work: Countdown | None = None
         self.closed_on: list[threading.Thread] = []
         self.failures: list[BaseException] = []
-        self.worker = Worker("rig", self.make, close=self.close, failed=self.failures.append)
+        self.worker = Worker(
+            "rig",
+            self.make,
+            close=self.close,
+            failed=self.failures.append,
+            rest_after_s=rest_after_s,
+        )
         self.worker.start()
 
     def make(self) -> Countdown:
@@ -55,6 +68,10 @@ class Rig:
     def steps(self) -> int:
         assert self.work is not None
         return self.work.steps
+
+    def rests(self) -> int:
+        assert self.work is not None
+        return self.work.rests
 
 
 async def test_commands_run_in_order_on_the_thread_that_made_the_work() -> None:
@@ -80,6 +97,19 @@ async def test_it_works_until_idle_and_then_waits_for_commands() -> None:
     rig.worker.stop()
     await rig.worker.join()
     assert rig.failures == []
+
+
+async def test_it_rests_once_until_the_next_command() -> None:
+    rig = Rig(rest_after_s=0.0)
+    for number in range(1, 20):
+        assert await rig.worker.call(rig.rests) <= number
+    assert rig.work is not None
+    assert await asyncio.to_thread(rig.work.rested.wait, 10)
+    busy = Rig()
+    assert [await busy.worker.call(busy.rests) for _ in range(9)] == [0] * 9
+    for worker in (rig.worker, busy.worker):
+        worker.stop()
+        await worker.join()
 
 
 async def test_what_a_call_raises_is_the_callers_and_the_thread_goes_on() -> None:

@@ -1,0 +1,55 @@
+"""What repeats amount to: a median with a 95 % interval, and how it is written down."""
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+# Student's t for 95 %, two-sided, by degrees of freedom from 1 on.
+_T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13)
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """The median of ``values`` (positive, in order of measurement) and its 95 % interval.
+
+    The interval is Student's over logarithms: times and their ratios err by factors. One value
+    has no interval: ``low`` and ``high`` are that value.
+    """
+
+    median: float
+    low: float
+    high: float
+    values: tuple[float, ...]
+
+    def __str__(self) -> str:
+        if len(self.values) == 1:
+            return f"{self.median:.3g}"
+        return f"{self.median:.3g} ({self.low:.3g}-{self.high:.3g})"
+
+
+def figure(values: Sequence[float]) -> Figure:
+    """Sum up repeats; at least one, all above 0."""
+    median = statistics.median(values)
+    if len(values) == 1:
+        return Figure(median, median, median, tuple(values))
+    logs = [math.log(value) for value in values]
+    t = _T95[min(len(values) - 1, len(_T95)) - 1]
+    half = t * statistics.stdev(logs) / math.sqrt(len(values))
+    mean = statistics.fmean(logs)
+    return Figure(median, math.exp(mean - half), math.exp(mean + half), tuple(values))
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least ``share`` of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def write_json(file: Path, result: Any) -> None:
+    """Write a result as JSON for people and programs."""
+    file.write_text(json.dumps(msgspec.to_builtins(result), indent=1))
+    print(f"wrote {file}")
