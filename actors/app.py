@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 import uvloop
 
-from greenroom.actors.agent import Company
+from greenroom.actors.company import Company
 from greenroom.actors.director import Director
 from greenroom.actors.gpu import Emit, GpuActor
 from greenroom.actors.http import serve_http

@@ -24,7 +24,7 @@ from greenroom.actors.messages import (
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.errors import Conflict
 from greenroom.runtime.forest import Forest
-from greenroom.runtime.index import AgentRow, Contents, Index
+from greenroom.runtime.index import AgentRow, Contents, Index, PinRow
 from greenroom.runtime.records import AgentInfo
 from greenroom.runtime.segments import chain_length
 
@@ -43,6 +43,7 @@ class Store(Actor[StoreMessage]):
         self._forest = Forest(fingerprint)
         self._agents: dict[AgentKey, AgentRow] = {}
         self._heads: dict[str, AgentKey] = {}
+        self._pins: set[PinRow] = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="greenroom-index")
 
     async def on_start(self) -> None:
@@ -52,6 +53,7 @@ class Store(Actor[StoreMessage]):
             self._forest.add(segment)
         for row in contents.agents:
             self._know(row)
+        self._pins.update(contents.pins)
 
     async def on_stop(self) -> None:
         """Let the thread go; everything has been written."""

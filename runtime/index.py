@@ -16,42 +16,21 @@ from typing import Any
 import msgspec
 
 from greenroom.runtime.errors import GreenroomError, StorageFailed
+from greenroom.runtime.medium import Medium, make_durable_folder
+from greenroom.runtime.schema import SCHEMA_VERSION, schema_of, upgrade
 from greenroom.runtime.segments import Segment, digest
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE segments (
-    id TEXT PRIMARY KEY,
-    parent TEXT,
-    namespace TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    num_bytes INTEGER NOT NULL,
-    last_used REAL NOT NULL,
-    record BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX segments_by_parent ON segments (parent);
-CREATE TABLE agents (
-    namespace TEXT NOT NULL,
-    name TEXT NOT NULL,
-    head TEXT,
-    system TEXT,
-    fingerprint TEXT NOT NULL,
-    created REAL NOT NULL,
-    last_used REAL NOT NULL,
-    extras BLOB NOT NULL,
-    PRIMARY KEY (namespace, name)
-) WITHOUT ROWID;
-CREATE INDEX agents_by_head ON agents (head);
-"""
 # What no head and no pin reaches: a walk from them towards the roots finds all that is alive.
 _UNREACHABLE = """
 WITH RECURSIVE alive (id) AS (
     SELECT head FROM agents WHERE head IS NOT NULL
+    UNION SELECT segment FROM pins
     UNION SELECT value FROM json_each(?)
     UNION SELECT parent FROM segments JOIN alive USING (id) WHERE parent IS NOT NULL
 )
 SELECT id FROM segments WHERE id NOT IN (SELECT id FROM alive)
 """
+_SEGMENT_COLUMNS = "id, parent, namespace, fingerprint, num_bytes, last_used, record"
 _AGENT_COLUMNS = "namespace, name, head, system, fingerprint, created, last_used, extras"
 
 
@@ -102,13 +81,26 @@ class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
     extras: Mapping[str, Any] = {}
 
 
+class PinRow(msgspec.Struct, frozen=True):
+    """An agent keeps a segment, and what its chain needs, from eviction and collection.
+
+    Several agents may pin one segment. ``created`` is in seconds since the epoch.
+    """
+
+    namespace: str
+    agent: str
+    segment: str
+    created: float
+
+
 class Contents(msgspec.Struct, frozen=True):
-    """All that the index holds: agents, segments with parents before children, and the ids of
-    the segments that are damaged or lost their chain, which nothing can use any more."""
+    """All that the index holds: agents, segments with parents before children, the ids of the
+    segments that are damaged or lost their chain, which nothing can use any more, and pins."""
 
     agents: tuple[AgentRow, ...]
     segments: tuple[Segment, ...]
     broken: tuple[str, ...]
+    pins: tuple[PinRow, ...] = ()
 
 
 class Index:
@@ -117,14 +109,15 @@ class Index:
     Raises StoreBusy, StoreTooNew or StoreUnusable. Use it from one thread at a time.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, medium: Medium | None = None) -> None:
+        self._medium = medium or Medium()
         try:
             self._open(root)
         except (OSError, sqlite3.Error, StorageFailed) as error:
             raise StoreUnusable(root, error) from error
 
     def _open(self, root: Path) -> None:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_durable_folder(self._medium, root)
         self._lock = _lock(root)
         try:
             # The file is made first, for its mode; SQLite gives its companions the same.
@@ -144,14 +137,12 @@ class Index:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA fullfsync = ON")  # macOS: past the drive's cache
-        (found,) = self._db.execute("PRAGMA user_version").fetchone()
+        found = schema_of(self._db)
         if found > SCHEMA_VERSION:
             raise StoreTooNew(root, found)
-        if found == 0:
+        if found < SCHEMA_VERSION:
             with self._transaction():
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                upgrade(self._db, found)
         (verdict,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise StoreUnusable(root, verdict)
@@ -168,7 +159,8 @@ class Index:
         """
         with self._transaction():
             self._db.executemany(
-                "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                f"INSERT INTO segments ({_SEGMENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT DO NOTHING",
                 [
                     (s.id, s.parent, s.namespace, s.fingerprint, s.num_bytes, s.created, _pack(s))
                     for s in segments
@@ -193,7 +185,7 @@ class Index:
             else:
                 good.append(segment)
         whole, broken = _by_chain(good)
-        return Contents(self.list_agents(), whole, (*bad, *broken))
+        return Contents(self.list_agents(), whole, (*bad, *broken), self.list_pins())
 
     def get_agent(self, namespace: str, name: str) -> AgentRow | None:
         found = self._agents("WHERE namespace = ? AND name = ?", (namespace, name))
@@ -206,8 +198,12 @@ class Index:
         return self._agents("WHERE namespace = ?", (namespace,))
 
     def delete_agent(self, namespace: str, name: str) -> bool:
-        """Forget an agent; its segments stay until they are collected. False if unknown."""
+        """Forget an agent and its pins; its segments stay until they are collected. False if
+        unknown."""
         with self._transaction():
+            self._db.execute(
+                "DELETE FROM pins WHERE namespace = ? AND agent = ?", (namespace, name)
+            )
             return self._db.execute(
                 "DELETE FROM agents WHERE namespace = ? AND name = ?", (namespace, name)
             ).rowcount > 0  # fmt: skip
@@ -219,9 +215,32 @@ class Index:
                 "UPDATE segments SET last_used = ? WHERE id = ?", [(now, i) for i in segment_ids]
             )
 
-    def unreachable(self, pins: Iterable[str] = ()) -> tuple[str, ...]:
-        """Segments that no agent's head and none of ``pins`` needs."""
-        encoded = msgspec.json.encode(list(pins)).decode()
+    def pin(self, pin: PinRow) -> None:
+        """Keep a segment for an agent; again is no change."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO pins VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                msgspec.structs.astuple(pin),
+            )
+
+    def unpin(self, namespace: str, agent: str, segment_id: str) -> bool:
+        """Let go of a pin. False if there was none."""
+        with self._transaction():
+            return self._db.execute(
+                "DELETE FROM pins WHERE namespace = ? AND agent = ? AND segment = ?",
+                (namespace, agent, segment_id),
+            ).rowcount > 0  # fmt: skip
+
+    def list_pins(self) -> tuple[PinRow, ...]:
+        """All pins, the oldest first."""
+        rows = self._db.execute(
+            "SELECT namespace, agent, segment, created FROM pins ORDER BY created, segment"
+        )
+        return tuple(PinRow(*row) for row in rows)
+
+    def unreachable(self, held: Iterable[str] = ()) -> tuple[str, ...]:
+        """Segments that no agent's head, no pin and none of the ``held`` segments needs."""
+        encoded = msgspec.json.encode(list(held)).decode()
         return tuple(row[0] for row in self._db.execute(_UNREACHABLE, (encoded,)))
 
     def remove(self, segment_ids: Sequence[str]) -> None:
@@ -249,7 +268,7 @@ class Index:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
-            self._db.execute("COMMIT")
+            self._medium.commit(self._db)
         except BaseException as error:
             if self._db.in_transaction:  # SQLite ends it itself after some errors
                 self._db.execute("ROLLBACK")

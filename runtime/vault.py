@@ -9,11 +9,7 @@ All methods block and may be called from several threads at once.
 """
 
 import contextlib
-import fcntl
 import hashlib
-import io
-import os
-import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +20,7 @@ import numpy as np
 
 from greenroom.runtime.codec import Payload, codec_labelled
 from greenroom.runtime.errors import GreenroomError, StorageFailed
+from greenroom.runtime.medium import Medium, make_durable_folder
 from greenroom.runtime.quantize import Array, Bytes
 from greenroom.runtime.segments import Segment, digest
 
@@ -76,14 +73,21 @@ class _Tensor(msgspec.Struct):
 class Vault:
     """Segment files below ``root``. ``fingerprint``, when given, is the only model accepted."""
 
-    def __init__(self, root: Path, fingerprint: str | None = None) -> None:
+    def __init__(
+        self, root: Path, fingerprint: str | None = None, medium: Medium | None = None
+    ) -> None:
         self._segments = root / "segments"
         self._quarantine = root / "quarantine"
         self._temporary = root / "tmp"
         self._fingerprint = fingerprint
+        self._medium = medium or Medium()
+        make_durable_folder(self._medium, root)
         for folder in (self._segments, self._quarantine, self._temporary):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sync_folder(root)
+            self._medium.make_folder(folder)
+        self._medium.sync_folder(root)
+        # Folders of segments whose own names are durable.
+        self._durable = {each.name for each in self._segments.iterdir()}
+        self._medium.sync_folder(self._segments)
 
     def path(self, segment_id: str) -> Path:
         return self._segments / segment_id[:2] / (segment_id + _SUFFIX)
@@ -98,23 +102,48 @@ class Vault:
 
     def _write(self, segment: Segment, payload: Payload) -> bool:
         path = self.path(segment.id)
+        self._prepare(path.parent)
         if path.exists():
-            _sync_folder(path.parent)  # whoever wrote it may not have come so far yet
+            self._medium.sync_folder(path.parent)  # whoever wrote it may not have come so far yet
             return False
-        if not path.parent.exists():
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(self._segments)
         temporary = self._temporary / uuid.uuid4().hex
         try:
-            _write_file(temporary, segment, payload)
-            # A link, unlike a rename, never replaces what another thread put there meanwhile.
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            return False
+            self._fill(temporary, segment, payload)
+            return self._publish(temporary, path)
         finally:
-            temporary.unlink(missing_ok=True)
-            _sync_folder(path.parent)
+            with contextlib.suppress(FileNotFoundError):
+                self._medium.unlink(temporary)
+
+    def _prepare(self, folder: Path) -> None:
+        # Not by whether it is there: another thread may have made it and not synced it yet.
+        if folder.name not in self._durable:
+            self._medium.make_folder(folder)
+            self._medium.sync_folder(self._segments)
+            self._durable.add(folder.name)
+
+    def _publish(self, temporary: Path, path: Path) -> bool:
+        """Give a synced file its own name; False when another came first."""
+        try:
+            # A link, unlike a rename, never replaces what another thread put there meanwhile.
+            self._medium.link(temporary, path)
+        except FileExistsError:
+            self._medium.sync_folder(path.parent)
+            return False
+        try:
+            self._medium.sync_folder(path.parent)
+        except OSError:
+            # After a failed sync the next one may succeed and have written nothing: who tries
+            # again must make the name anew, not find it here.
+            with contextlib.suppress(OSError):
+                self._medium.unlink(path)
+            raise
         return True
+
+    def _fill(self, path: Path, segment: Segment, payload: Payload) -> None:
+        with self._medium.create(path) as file:
+            for chunk in _file_content(segment, payload):
+                self._medium.write(file, chunk)
+            self._medium.sync(file)
 
     def read(self, segment_id: str) -> tuple[Segment, Payload]:
         """Read and verify one segment: one read, arrays are views of it.
@@ -147,7 +176,7 @@ class Vault:
         path = self.path(segment_id)
         try:
             size = path.stat().st_size
-            path.unlink()
+            self._medium.unlink(path)
         except FileNotFoundError:
             return 0
         return size
@@ -159,9 +188,9 @@ class Vault:
         """
         target = self._quarantine / f"{segment_id}.{uuid.uuid4().hex[:8]}{_SUFFIX}"
         try:
-            self.path(segment_id).rename(target)
-            _sync_folder(self._quarantine)
-            _sync_folder(self.path(segment_id).parent)
+            self._medium.rename(self.path(segment_id), target)
+            self._medium.sync_folder(self._quarantine)
+            self._medium.sync_folder(self.path(segment_id).parent)
         except OSError:
             return None
         return target
@@ -170,7 +199,7 @@ class Vault:
         """Remove what interrupted writes left; only for the owner of the store, at its start."""
         leftovers = list(self._temporary.iterdir())
         for path in leftovers:
-            path.unlink()
+            self._medium.unlink(path)
         return len(leftovers)
 
     def usage_bytes(self) -> int:
@@ -197,7 +226,8 @@ def content_digest(record: str, arrays: Mapping[str, Array]) -> str:
     return hasher.hexdigest()
 
 
-def _write_file(path: Path, segment: Segment, payload: Payload) -> None:
+def _file_content(segment: Segment, payload: Payload) -> Iterator[memoryview]:
+    """A segment's file, piece by piece."""
     record = msgspec.json.encode(segment).decode()
     header: dict[str, object] = {
         "__metadata__": {
@@ -215,17 +245,9 @@ def _write_file(path: Path, segment: Segment, payload: Payload) -> None:
         at += array.nbytes
     encoded = msgspec.json.encode(header)
     encoded += b" " * (-len(encoded) % 8)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with io.FileIO(descriptor, "wb") as file:
-        _write_all(file, memoryview(len(encoded).to_bytes(8, "little") + encoded))
-        for _, array in ordered:
-            _write_all(file, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        sync_file(descriptor)
-
-
-def _write_all(file: io.FileIO, data: memoryview) -> None:
-    while data:
-        data = data[file.write(data) :]
+    yield memoryview(len(encoded).to_bytes(8, "little") + encoded)
+    for _, array in ordered:
+        yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _parse(
@@ -263,19 +285,3 @@ def _view(data: Bytes, tensor: _Tensor) -> Array:
     if not 0 <= start <= stop <= len(data):
         raise ValueError(f"an array at [{start}, {stop}) of {len(data)} bytes")
     return data[start:stop].view(_TYPES[tensor.dtype]).reshape(tensor.shape)
-
-
-def sync_file(descriptor: int) -> None:
-    """Put a file's bytes on the medium; macOS's fsync alone leaves them in the drive's cache."""
-    if sys.platform == "darwin":
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

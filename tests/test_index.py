@@ -1,6 +1,7 @@
 """The index: transactions, collection, locking, and order at a start."""
 
 import resource
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -20,6 +21,7 @@ from greenroom.runtime.index import (
     AgentRow,
     Contents,
     Index,
+    PinRow,
     StoreBusy,
     StoreTooNew,
     StoreUnusable,
@@ -112,6 +114,37 @@ def test_deleting_an_agent_frees_what_only_it_needs(index: Index) -> None:
     index.remove(index.unreachable())
     assert {each.id for each in index.load_all().segments} == {root.id, two.id}
     assert index.total_bytes() == 20
+
+
+def test_a_pin_keeps_what_its_chain_needs(index: Index) -> None:
+    root = segment()
+    child, other = segment(root, tokens=[4]), segment(root, tokens=[5])
+    index.commit([root, child, other], agent("alice", root.id))
+    pins = PinRow("n", "alice", child.id, 1.0), PinRow("n", "bob", child.id, 2.0)
+    for pin in (*pins, pins[0]):
+        index.pin(pin)
+    assert index.list_pins() == index.load_all().pins == pins
+    assert index.unreachable() == (other.id,)
+    assert index.unpin("n", "bob", child.id)
+    assert not index.unpin("n", "bob", child.id)
+    assert index.unreachable() == (other.id,), "alice still has hers"
+    index.delete_agent("n", "alice")
+    assert index.list_pins() == ()
+    assert set(index.unreachable()) == {root.id, child.id, other.id}
+
+
+def test_an_index_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parent / "data" / "index-schema-1.sqlite", tmp_path / "index.sqlite")
+    root = segment()
+    child = segment(root, tokens=[4, 5])
+    for _ in range(2):  # and stays so
+        index = Index(tmp_path)
+        contents = index.load_all()
+        assert contents.segments == (root, child)
+        assert contents.agents == (agent("alice", child.id, extras={"tags": ["x"]}),)
+        assert contents.broken == ()
+        index.pin(PinRow("n", "alice", root.id, 1.0))
+        index.close()
 
 
 @settings(deadline=None, max_examples=30)
