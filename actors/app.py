@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 import uvloop
 
-from greenroom.actors.agent import Company
+from greenroom.actors.company import Company
 from greenroom.actors.director import Director
 from greenroom.actors.gpu import Emit, GpuActor
 from greenroom.actors.http import serve_http
@@ -29,6 +30,7 @@ from greenroom.actors.messages import (
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.store import Store
 from greenroom.runtime.catalog import ModelEntry, load_catalog
+from greenroom.runtime.claims import check_claims
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
 from greenroom.runtime.download import ensure_model
 from greenroom.runtime.errors import ActorStopped, MailboxFull, ModelUnavailable
@@ -43,9 +45,11 @@ from greenroom.runtime.stage import Stage, StageLimits
 from greenroom.runtime.supervise import Decision, Supervision, default_decider
 from greenroom.runtime.system import System
 from greenroom.runtime.text import Text
+from greenroom.runtime.trial import serves_rows_together
 from greenroom.runtime.vault import Vault
 
 T = TypeVar("T")
+log = logging.getLogger("greenroom.stage")
 
 
 class _Ground(msgspec.Struct, frozen=True):
@@ -118,7 +122,7 @@ async def _people(system: System, settings: Settings, ground: _Ground, pool: Exe
         keeper=keeper,
         store=store,
         facts=facts,
-        codec=_codec(settings).label,
+        codec=_codec(settings, ground.entry).label,
         durable_turns=settings.memory.durability == "turn",
     )
     mailbox = MailboxSpec(settings.actors.mailbox_capacity)
@@ -142,8 +146,17 @@ def make_stage(
         sidecars=settings.home_path / "fingerprints",
     )
     spec = extract_spec(loaded.model, loaded.config)
+    check_claims(entry.cache, spec)
+    max_batch_size = settings.stage.max_batch_size if settings.stage.scheduler else 1
+    if max_batch_size > 1 and not serves_rows_together(loaded.model):
+        log.warning(
+            "%s gives other logits in a batch than alone (mlx-lm's fault): it is served one "
+            "sequence at a time, as with stage.max_batch_size = 1",
+            entry.name,
+        )
+        max_batch_size = 1
     limits = StageLimits(
-        max_batch_size=settings.stage.max_batch_size if settings.stage.scheduler else 1,
+        max_batch_size=max_batch_size,
         chunk_tokens=settings.stage.chunk_tokens,
         schedule=settings.stage.schedule,
         max_decode_gap_s=settings.stage.max_decode_gap_ms / 1e3,
@@ -160,7 +173,7 @@ def make_stage(
         top_p=float(advice.get("top_p", 1.0)),
     )
     model = last_position_head(loaded.model)
-    return Stage(model, spec, _codec(settings), limits, emit, pool), facts
+    return Stage(model, spec, _codec(settings, entry), limits, emit, pool), facts
 
 
 def serve(settings: Settings) -> int:
@@ -202,9 +215,9 @@ async def _serve(settings: Settings) -> int:
     return 0
 
 
-def _codec(settings: Settings) -> Codec:
+def _codec(settings: Settings, entry: ModelEntry) -> Codec:
     name = settings.memory.codec
-    return codec_named(DEFAULT_CODEC if name == "auto" else name)
+    return codec_named(entry.cache.codec or DEFAULT_CODEC if name == "auto" else name)
 
 
 def _generation_config(path: Path) -> dict[str, float]:

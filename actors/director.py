@@ -3,7 +3,8 @@
 import hashlib
 from functools import partial
 
-from greenroom.actors.agent import AgentActor, Company
+from greenroom.actors.agent import AgentActor
+from greenroom.actors.company import Company
 from greenroom.actors.messages import AgentKey, AgentMessage, DirectorMessage, Enrol
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.mailbox import MailboxSpec

@@ -15,6 +15,7 @@ from greenroom.actors.messages import (
     Generate,
     GpuMessage,
     ModelFacts,
+    Promote,
     Room,
 )
 from greenroom.runtime.actor import Actor
@@ -120,6 +121,8 @@ class GpuActor(Actor[GpuMessage]):
                 self._replies[uid] = reply
                 reply.on_cancel(functools.partial(self._cancel, uid))
                 self._worker.submit(functools.partial(stage.submit, uid, job))
+            case Promote(uid):
+                self._worker.submit(functools.partial(stage.promote, uid))
             case Finish(uid, keep):
                 self._worker.submit(functools.partial(self._finish, uid, keep))
             case Room(num_bytes):

@@ -7,7 +7,7 @@ import msgspec
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.inspect import SystemInfo
 from greenroom.runtime.pace import StageCounters
-from greenroom.runtime.records import AgentInfo, TurnEvent, TurnRequest
+from greenroom.runtime.records import AgentInfo, Heard, HearRequest, TurnEvent, TurnRequest
 from greenroom.runtime.settings import Settings
 
 
@@ -39,6 +39,11 @@ class House(Protocol):
     cancelling the channel cancels the work behind it. ``resolve_model`` raises ``NotFound`` (param
     "model") for a name that is not served. ``ready`` is false until the model is loaded and once
     draining has begun.
+
+    ``hear`` tells an agent something without asking for an answer, and returns before it is heard:
+    it raises ``InvalidRequest``, ``MailboxFull`` or ``Unavailable``. ``heard`` says how far the
+    agent has got; with ``settled`` it waits until all of it is durable, and raises what prevents
+    that.
     """
 
     @property
@@ -48,6 +53,10 @@ class House(Protocol):
     def model(self) -> ModelCard: ...
 
     async def open_turn(self, request: TurnRequest) -> Channel[TurnEvent]: ...
+
+    async def hear(self, request: HearRequest) -> None: ...
+
+    async def heard(self, namespace: str, agent: str, *, settled: bool = True) -> Heard: ...
 
     async def agents(self, namespace: str) -> list[AgentInfo]: ...
 

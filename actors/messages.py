@@ -7,7 +7,7 @@ from greenroom.runtime.codec import Payload
 from greenroom.runtime.job import Job, JobEvent
 from greenroom.runtime.message import Message, Request
 from greenroom.runtime.pace import StageCounters
-from greenroom.runtime.records import AgentInfo, TurnEvent, TurnRequest
+from greenroom.runtime.records import AgentInfo, ChatMessage, Heard, TurnEvent, TurnRequest
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.segments import Piece, Segment
 from greenroom.runtime.spec import CacheSpec
@@ -50,6 +50,12 @@ class Generate(Message, frozen=True):
     reply: Channel[JobEvent]
 
 
+class Promote(Message, frozen=True):
+    """Somebody waits for a background job now: it goes on as if it were in the foreground."""
+
+    uid: int
+
+
 class Finish(Message, frozen=True):
     """End a job as if it had stopped after its first ``keep`` sampled tokens."""
 
@@ -67,7 +73,7 @@ class Room(Message, frozen=True):
     num_bytes: int
 
 
-GpuMessage = Describe | Generate | Finish | Count | Room
+GpuMessage = Describe | Generate | Promote | Finish | Count | Room
 
 
 # To the keeper
@@ -182,7 +188,20 @@ class Turn(Message, frozen=True):
     arrived: float
 
 
-AgentMessage = Turn
+class Hear(Message, frozen=True):
+    """Hear something, in the background. Later turns know it, or will have heard it by then."""
+
+    message: ChatMessage
+
+
+class Attend(Message, frozen=True):
+    """Tell ``reply`` once all that was told before is durable, or at once if not ``settled``."""
+
+    reply: Channel[Heard]
+    settled: bool
+
+
+AgentMessage = Turn | Hear | Attend
 
 
 # To the director

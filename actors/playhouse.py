@@ -4,13 +4,15 @@ import asyncio
 import secrets
 import time
 
-from greenroom.actors.agent import Company
+from greenroom.actors.company import Company
 from greenroom.actors.guard import derive_namespace
 from greenroom.actors.house import ModelCard, Status
 from greenroom.actors.messages import (
     AgentKey,
+    Attend,
     Count,
     DirectorMessage,
+    Hear,
     ListAgents,
     Turn,
     Wake,
@@ -18,9 +20,16 @@ from greenroom.actors.messages import (
 )
 from greenroom.runtime.catalog import ModelEntry, check_requested
 from greenroom.runtime.channel import Channel
-from greenroom.runtime.errors import Unavailable
+from greenroom.runtime.errors import ActorStopped, InvalidRequest, Unavailable
 from greenroom.runtime.pace import StageCounters
-from greenroom.runtime.records import AgentInfo, TurnEvent, TurnRequest
+from greenroom.runtime.records import (
+    AgentInfo,
+    ChatMessage,
+    Heard,
+    HearRequest,
+    TurnEvent,
+    TurnRequest,
+)
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.system import System
@@ -80,6 +89,26 @@ class Playhouse:
         reply: Channel[TurnEvent] = Channel(self.settings.actors.channel_capacity)
         agent.tell(Turn(request, reply, time.perf_counter()))
         return reply
+
+    async def hear(self, request: HearRequest) -> None:
+        """Tell an agent something; see ``House``."""
+        if self._draining:
+            raise Unavailable("the server is shutting down", retry_after_s=5.0)
+        if not request.content.strip():
+            raise InvalidRequest("there is nothing to hear", param="content", code="empty_string")
+        message = ChatMessage(request.role, request.content, request.name, heard=True)
+        self._company.facts.text.check_size([message], self._company.facts.context_window)
+        agent = await self._director.ask(Wake(AgentKey(request.namespace, request.agent)))
+        agent.tell(Hear(message))
+
+    async def heard(self, namespace: str, agent: str, *, settled: bool = True) -> Heard:
+        """How far an agent has got with what it heard; see ``House``."""
+        ref = await self._director.ask(Wake(AgentKey(namespace, agent)))
+        async with Channel[Heard](1) as reply:
+            ref.tell(Attend(reply, settled))
+            async for heard in reply:
+                return heard
+        raise ActorStopped(agent)
 
     async def enrol(self, name: str, system: str | None) -> None:
         """Make the agent unless it is there. Raises Conflict for another system prompt."""

@@ -18,6 +18,8 @@ from greenroom.runtime.records import (
     AgentInfo,
     ChatMessage,
     FinishReason,
+    Heard,
+    HearRequest,
     Sampling,
     TextDelta,
     Timings,
@@ -83,6 +85,26 @@ class Agent:
                         return
                     case _:  # a token whose character is not complete yet
                         pass
+
+    async def hear(self, content: str, *, name: str | None = None) -> None:
+        """Tell it something that it need not answer; returns at once.
+
+        It is taken in in the background, so that the next answer begins as soon as if it had been
+        known all along. ``name`` is whose words these are. Until it is durable (``heard``) a crash
+        may lose it. Raises InvalidRequest (empty, longer than the context window), MailboxFull.
+        """
+        await self._house.hear(
+            HearRequest(
+                agent=self.name, content=content, name=name, namespace=self._house.namespace
+            )
+        )
+
+    async def heard(self, *, settled: bool = True) -> Heard:
+        """Wait until all that it was told is durable; without ``settled`` just see how far it is.
+
+        Raises InvalidRequest when something did not fit the context window and was dropped.
+        """
+        return await self._house.heard(self._house.namespace, self.name, settled=settled)
 
     def _request(
         self, content: str, max_tokens: int | None, stop: Sequence[str], sampling: Sampling | None

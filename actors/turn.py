@@ -14,18 +14,27 @@ from greenroom.runtime.text import Prompt, Remembered
 
 
 def whole_history(
-    request: TurnRequest, chain: Sequence[Piece], system: str | None
+    request: TurnRequest,
+    chain: Sequence[Piece],
+    system: str | None,
+    heard: Sequence[ChatMessage] = (),
 ) -> list[ChatMessage]:
-    """The messages to render: a chat brings them all, a "say" continues the remembered ones."""
+    """The messages to render: a chat brings them all, a "say" continues the remembered ones.
+
+    What was ``heard`` since then comes before what is said.
+    """
     messages = list(request.messages)
     if request.mode == "say":
-        past = [msgspec.convert(m, ChatMessage) for m in transcript(chain)]
-        if not past and system is not None:
-            past = [ChatMessage("system", system)]
-        return past + messages
+        return [*past(chain, system), *heard, *messages]
     if system is not None and messages[0].role != "system":
         messages.insert(0, ChatMessage("system", system))
     return messages
+
+
+def past(chain: Sequence[Piece], system: str | None) -> list[ChatMessage]:
+    """The messages that a chain stands for; of an empty one the system prompt, if there is one."""
+    messages = [msgspec.convert(m, ChatMessage) for m in transcript(chain)]
+    return messages or ([] if system is None else [ChatMessage("system", system)])
 
 
 def remembered(
@@ -44,7 +53,7 @@ def remembered(
             whole, text = text, decode(tokens)
             if not whole.startswith(text):
                 break
-        pieces.append(Remembered(text, tokens))
+        pieces.append(Remembered(text, tokens, piece.segment.kind == "heard"))
     return pieces
 
 
@@ -103,30 +112,35 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def make_segments(
-    draft: Draft, encoded: Sequence[Encoded], answer: Answer, texts: Sequence[str], created: float
+    draft: Draft,
+    encoded: Sequence[Encoded],
+    answer: Answer | None,
+    texts: Sequence[str],
+    created: float,
 ) -> tuple[Segment, ...]:
     """The new segments of a finished turn, one for each encoded run, in order.
 
     ``texts`` are the prompt runs' texts. The first run that may carry them carries the messages
     that the chain did not know; the answer's run carries the assistant's, or else the last one.
+    Without an answer nothing was said: the last run carries what was heard.
     """
     plain = [msgspec.to_builtins(m) for m in draft.messages]
     known = _shared(transcript(draft.matched), plain)
-    said = {"role": "assistant", "content": answer.visible}
+    said = [{"role": "assistant", "content": answer.visible}] if answer else []
     parent = draft.matched[-1].segment.id if draft.matched else None
-    tokens = draft.prompt.tokens + answer.tokens
+    tokens = draft.prompt.tokens + (answer.tokens if answer else ())
     segments: list[Segment] = []
-    for run, text in zip(encoded, [*texts, answer.text], strict=False):
-        kind: Kind = "prompt"
+    for run, text in zip(encoded, [*texts, answer.text if answer else ""], strict=False):
+        kind: Kind = "prompt" if answer else "heard"
         new = plain[known:]
         if run.start >= len(draft.prompt.tokens):
             kind = "generation"
-            new = [*new, said]
+            new = [*new, *said]
         elif run.stop <= draft.prompt.system_end:
             kind = "system"
             new = [m for m in plain[known:1] if m["role"] == "system"]
         elif run is encoded[-1]:
-            new = [*new, said]  # none of the answer's tokens is kept, yet it was said
+            new = [*new, *said]  # none of the answer's tokens is kept, yet it was said
         segment = make_segment(
             parent=parent,
             start=run.start,
@@ -145,6 +159,19 @@ def make_segments(
         parent = segment.id
         known += len(new)
     return tuple(segments)
+
+
+def is_known(draft: Draft) -> bool:
+    """Whether the remembered chain is all of the prompt, says just that, and ends with a segment.
+
+    Then there is nothing to compute and nothing to write: somebody has heard the same before.
+    """
+    matched = draft.matched
+    if chain_length(matched) != len(draft.prompt.tokens):
+        return False
+    plain = [msgspec.to_builtins(m) for m in draft.messages]
+    whole = matched[-1].used == matched[-1].segment.num_tokens
+    return whole and transcript(matched) == plain
 
 
 def is_prefix(pieces: Sequence[Piece], chain: Sequence[Piece]) -> bool:

@@ -46,6 +46,25 @@ class LocalFolder(
     path: str
 
 
+class CacheClaims(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an entry says of the model's caches; the model itself has the last word.
+
+    ``full``, ``window`` and ``state`` count layers of a kind; ``window_tokens``, ``heads``,
+    ``k_dim`` and ``v_dim`` are what all attention layers have in common. A claim that does not
+    hold refuses the model; what is left out is not checked. ``codec`` takes the place of the
+    default one where the settings leave the choice.
+    """
+
+    full: int | None = None
+    window: int | None = None
+    state: int | None = None
+    window_tokens: int | None = None
+    heads: int | None = None
+    k_dim: int | None = None
+    v_dim: int | None = None
+    codec: str | None = None
+
+
 class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is known of a model before it is here.
 
@@ -62,6 +81,7 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context_window: int | None = None
     download_mb: int | None = None
     default_on: tuple[Platform, ...] = ()
+    cache: CacheClaims = CacheClaims()
 
     def answers_to(self, name: str | None) -> bool:
         """Whether a request that says ``model: name`` means this model."""

@@ -24,6 +24,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ascending, the prompt's end last). At least one token of the prompt is always computed, since
     the first answer token is sampled from its logits. ``sampling`` has every default filled in.
     ``handle`` may name a resident copy whose first rows are what the pieces decode to.
+
+    With ``max_tokens`` 0 nothing is generated: the job is done when its prompt is, without a
+    ``JobEnded``. One in the ``background`` gets on only while nobody else is on stage.
     """
 
     tokens: tuple[int, ...]
@@ -34,6 +37,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     stop_tokens: tuple[int, ...]
     sampling: Sampling
     handle: int | None = None
+    background: bool = False
 
 
 class Encoded(msgspec.Struct, frozen=True):

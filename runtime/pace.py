@@ -38,6 +38,7 @@ class StageCounters(msgspec.Struct):
     decode_rows: int = 0
     prefill_chunks: int = 0
     prefill_tokens: int = 0
+    background_chunks: int = 0
     restored_tokens: int = 0
     resident_hits: int = 0
     jobs: int = 0

@@ -26,6 +26,13 @@ class Phase(Enum):
     ENDED = "ended"
 
 
+class Lane(Enum):
+    """Who comes first: somebody waits for what is in the foreground, nobody for what is heard."""
+
+    FOREGROUND = "foreground"
+    BACKGROUND = "background"
+
+
 class SequenceView(msgspec.Struct, frozen=True):
     """All that planning needs to know of a sequence.
 
@@ -38,6 +45,7 @@ class SequenceView(msgspec.Struct, frozen=True):
     remaining: int
     order: int
     last_planned: int = -1
+    lane: Lane = Lane.FOREGROUND
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -46,7 +54,8 @@ class Budget(msgspec.Struct, frozen=True):
     ``max_batch_size`` sequences on stage at most. ``chunk_tokens`` is the largest chunk, used when
     nobody decodes. While somebody does, ``schedule`` "adaptive" gives a chunk only as many tokens
     as ``prefill_tokens_per_s`` (as measured) fits into ``max_decode_gap_s``; "fixed" always cuts
-    at ``chunk_tokens``, so that equal prompts are computed in equal pieces.
+    at ``chunk_tokens``, so that equal prompts are computed in equal pieces. A chunk in the
+    background takes at most ``max_background_s``: a newcomer may have to wait for all of it.
     """
 
     max_batch_size: int
@@ -54,19 +63,24 @@ class Budget(msgspec.Struct, frozen=True):
     schedule: Literal["adaptive", "fixed"]
     max_decode_gap_s: float
     prefill_tokens_per_s: float
+    max_background_s: float = 0.1
 
 
 class StepPlan(msgspec.Struct, frozen=True):
-    """Tokens per sequence: ``prefill`` one (uid, tokens) or none, ``decode`` one token for each."""
+    """Tokens per sequence: ``prefill`` one (uid, tokens) or none, ``decode`` one token for each.
+
+    ``background`` is a chunk that nobody waits for, in a step that has nothing else to do.
+    """
 
     prefill: tuple[int, int] | None
     decode: tuple[int, ...]
+    background: tuple[int, int] | None = None
 
     @property
     def num_tokens(self) -> dict[int, int]:
         """The plan as one mapping from uid to tokens."""
-        chunk = dict([self.prefill]) if self.prefill else {}
-        return dict.fromkeys(self.decode, 1) | chunk
+        chunks = dict(c for c in (self.prefill, self.background) if c)
+        return dict.fromkeys(self.decode, 1) | chunks
 
 
 def plan(sequences: Sequence[SequenceView], budget: Budget) -> StepPlan:
@@ -74,18 +88,34 @@ def plan(sequences: Sequence[SequenceView], budget: Budget) -> StepPlan:
 
     Everybody who decodes gets a token. Of those who prefill (and those who wait, while there is
     room on stage) the one served longest ago gets a chunk, so prefilling agents alternate and
-    nobody starves.
+    nobody starves. The background gets a chunk only when the foreground has nothing to do at all.
     """
-    decode = tuple(s.uid for s in sequences if s.phase is Phase.DECODE)
-    on_stage = [s for s in sequences if s.phase in (Phase.PREFILL, Phase.DECODE)]
+    foreground = [s for s in sequences if s.lane is Lane.FOREGROUND]
+    decode = tuple(s.uid for s in foreground if s.phase is Phase.DECODE)
+    on_stage = [s for s in foreground if s.phase in (Phase.PREFILL, Phase.DECODE)]
     room = max(0, budget.max_batch_size - len(on_stage))
-    waiting = sorted((s for s in sequences if s.phase is Phase.WAITING), key=lambda s: s.order)
+    waiting = sorted((s for s in foreground if s.phase is Phase.WAITING), key=lambda s: s.order)
     candidates = [s for s in on_stage if s.phase is Phase.PREFILL] + waiting[:room]
-    if not candidates:
+    if candidates:
+        chosen = min(candidates, key=lambda s: (s.last_planned, s.order))
+        tokens = chunk(chosen.remaining, budget, decoding=bool(decode))
+        return StepPlan(prefill=(chosen.uid, tokens), decode=decode)
+    if decode:
         return StepPlan(prefill=None, decode=decode)
-    chosen = min(candidates, key=lambda s: (s.last_planned, s.order))
-    tokens = chunk(chosen.remaining, budget, decoding=bool(decode))
-    return StepPlan(prefill=(chosen.uid, tokens), decode=decode)
+    return StepPlan(prefill=None, decode=(), background=_background(sequences, budget))
+
+
+def _background(sequences: Sequence[SequenceView], budget: Budget) -> tuple[int, int] | None:
+    """A chunk of what is heard: one sequence after the other, so that one only takes memory."""
+    heard = [
+        s
+        for s in sequences
+        if s.lane is Lane.BACKGROUND and s.phase in (Phase.PREFILL, Phase.WAITING)
+    ]
+    if not heard:
+        return None
+    chosen = min(heard, key=lambda s: (s.phase is Phase.WAITING, s.order))
+    return chosen.uid, background_chunk(chosen.remaining, budget)
 
 
 def decode_gap_s(wanted_s: float, decode_step_s: float) -> float:
@@ -99,8 +129,23 @@ def chunk(remaining: int, budget: Budget, *, decoding: bool) -> int:
     if budget.schedule == "fixed":
         return min(remaining, limit)
     if decoding:
-        fits = int(budget.prefill_tokens_per_s * budget.max_decode_gap_s) // GRAIN * GRAIN
-        limit = max(GRAIN, min(limit, fits))
-    # Equal pieces: a short last chunk would cost a whole pass for a few tokens.
+        limit = _fitting(budget, budget.max_decode_gap_s)
+    return _equal_pieces(remaining, limit)
+
+
+def background_chunk(remaining: int, budget: Budget) -> int:
+    """How many of ``remaining`` heard tokens the next chunk takes: at least 1, all at most."""
+    if budget.schedule == "fixed":
+        return min(remaining, budget.chunk_tokens)
+    return _equal_pieces(remaining, _fitting(budget, budget.max_background_s))
+
+
+def _fitting(budget: Budget, seconds: float) -> int:
+    fits = int(budget.prefill_tokens_per_s * seconds) // GRAIN * GRAIN
+    return max(GRAIN, min(budget.chunk_tokens, fits))
+
+
+def _equal_pieces(remaining: int, limit: int) -> int:
+    # A short last chunk would cost a whole pass for a few tokens.
     pieces = -(-remaining // limit)
     return -(-remaining // pieces)

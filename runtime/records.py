@@ -9,11 +9,15 @@ FinishReason = Literal["stop", "length"]
 
 
 class ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One message of a conversation, as chat templates know it."""
+    """One message of a conversation, as chat templates know it.
+
+    One that was ``heard`` is open: what follows in the same role continues it.
+    """
 
     role: Role
     content: str
     name: str | None = None
+    heard: bool = False
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +106,27 @@ class TurnDone(msgspec.Struct, frozen=True, tag=True):
 
 
 TurnEvent = TurnStarted | TextDelta | TurnDone
+
+
+class HearRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that an agent is to hear, without answering; ``name`` is whose words these are."""
+
+    agent: str
+    content: str
+    name: str | None = None
+    role: Role = "user"
+    namespace: str = ""
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """How far an agent has got with what it was told.
+
+    ``num_pending`` messages are not in its memory yet; it stands at ``head``, where everything
+    else it has heard is durable.
+    """
+
+    num_pending: int
+    head: str | None
 
 
 class AgentInfo(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from typing import Any
 from greenroom.runtime.cache import resume_position
 from greenroom.runtime.codec import Payload
 from greenroom.runtime.job import Job
-from greenroom.runtime.plan import Phase, SequenceView
+from greenroom.runtime.plan import Lane, Phase, SequenceView
 from greenroom.runtime.sampling import Sampler, make_sampler
 from greenroom.runtime.snapshot import Snapshot
 from greenroom.runtime.spec import CacheSpec
@@ -23,6 +23,7 @@ class StageSequence:
         self.job = job
         self.order = order
         self.phase = Phase.WAITING
+        self.lane = Lane.BACKGROUND if job.background else Lane.FOREGROUND
         self.planned = -1
         self.sampler: Sampler = make_sampler(job.sampling)
         self.cache: list[Any] = []
@@ -39,7 +40,8 @@ class StageSequence:
     def view(self, uid: int) -> SequenceView:
         """What planning needs to know; ``remaining`` ends at the next mark."""
         stop = next((mark for mark in self.marks if mark > self.computed), len(self.job.tokens))
-        return SequenceView(uid, self.phase, stop - self.computed, self.order, self.planned)
+        left = stop - self.computed
+        return SequenceView(uid, self.phase, left, self.order, self.planned, self.lane)
 
     def pieces(self) -> list[tuple[Payload, int]]:
         """The job's pieces, the last ones shortened to the ``resumed`` tokens."""
@@ -57,8 +59,10 @@ def _marks(spec: CacheSpec, job: Job) -> tuple[int, ...]:
     """Where snapshots are taken: at boundaries, if there are layers that forget.
 
     A state at the prompt's end is taken one token early: a prompt that is sent again still needs
-    the forward pass that its answer is sampled from.
+    the forward pass that its answer is sampled from. What is only heard is no prompt yet.
     """
+    if not job.max_tokens:
+        return job.boundaries if spec.forgetful else ()
     marks = {b for b in job.boundaries if spec.windows or b < len(job.tokens)}
     if spec.stateful and job.boundaries:
         marks.add(len(job.tokens) - 1)

@@ -29,6 +29,7 @@ from greenroom.runtime.pace import Pace, StageCounters
 from greenroom.runtime.plan import (
     GRAIN,
     Budget,
+    Lane,
     Phase,
     StepPlan,
     decode_gap_s,
@@ -56,7 +57,8 @@ class Stage:
 
     Every method is called on the thread that owns MLX. ``emit`` gets each job's events in order:
     ``JobStarted``, ``JobTokens`` …, ``JobEnded`` (unless ``finish`` came first), and ``JobDone``
-    once ``finish`` was called; nothing after a ``cancel``. ``pool`` helps to decode segments.
+    once ``finish`` was called; nothing after a ``cancel``. A job that generates nothing has only
+    the first and the last of these. ``pool`` helps to decode segments.
     """
 
     def __init__(
@@ -139,9 +141,17 @@ class Stage:
             self._decode(todo)
         if todo.prefill is not None:
             self._prefill(*todo.prefill)
-        elif not todo.decode:
+        elif not todo.decode and self._resident.unsettled:
             self._resident.settle()
+        elif todo.background is not None:
+            self.counters.background_chunks += 1
+            self._prefill(*todo.background)
         self.counters.steps += 1
+
+    def promote(self, uid: int) -> None:
+        """Somebody waits for this job now: it leaves the background. Unknown ones are ignored."""
+        if (sequence := self._sequences.get(uid)) is not None:
+            sequence.lane = Lane.FOREGROUND
 
     def _budget(self) -> Budget:
         return Budget(
@@ -184,6 +194,9 @@ class Stage:
         self.counters.prefill_tokens += num_tokens
         if stop < len(s.job.tokens):
             mx.eval(states)
+        elif not s.job.max_tokens:
+            mx.eval(states)
+            self._encode(uid, s, 0)
         else:
             logits = logits[:, -1, :]
             first = s.sampler(logits - mx.logsumexp(logits, axis=-1, keepdims=True))

@@ -15,10 +15,14 @@ from greenroom.runtime.records import ChatMessage
 
 
 class Remembered(msgspec.Struct, frozen=True):
-    """A run of remembered tokens and the exact text that they stand for in a rendered prompt."""
+    """A run of remembered tokens and the exact text that they stand for in a rendered prompt.
+
+    One that was ``heard`` ends within a message.
+    """
 
     text: str
     tokens: tuple[int, ...]
+    heard: bool = False
 
 
 class Text:

@@ -19,6 +19,8 @@ from greenroom.runtime.inspect import SystemInfo
 from greenroom.runtime.pace import StageCounters
 from greenroom.runtime.records import (
     AgentInfo,
+    Heard,
+    HearRequest,
     TextDelta,
     Timings,
     TurnDone,
@@ -82,6 +84,7 @@ class SmallHouse:
         self.play = play
         self.refusal: Exception | None = None
         self.requests: list[TurnRequest] = []
+        self.told: list[HearRequest] = []
         self.namespaces: list[str] = []
         self.opened = asyncio.Event()
         self.left = asyncio.Event()
@@ -100,6 +103,14 @@ class SmallHouse:
         reply.on_cancel(self.left.set)
         self.opened.set()
         return reply
+
+    async def hear(self, request: HearRequest) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.told.append(request)
+
+    async def heard(self, namespace: str, agent: str, *, settled: bool = True) -> Heard:
+        return Heard(0 if settled else len(self.told), "0badc0de")
 
     async def _run(self, request: TurnRequest, reply: Reply) -> None:
         try:

@@ -1,5 +1,6 @@
 """The planner: properties that hold for every stage and every budget."""
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,8 +8,10 @@ from greenroom.runtime.plan import (
     GAP_STEPS,
     GRAIN,
     Budget,
+    Lane,
     Phase,
     SequenceView,
+    background_chunk,
     chunk,
     decode_gap_s,
     plan,
@@ -21,6 +24,7 @@ budgets = st.builds(
     schedule=st.sampled_from(["adaptive", "fixed"]),
     max_decode_gap_s=st.floats(0.001, 2.0),
     prefill_tokens_per_s=st.floats(1.0, 1e5),
+    max_background_s=st.floats(0.001, 2.0),
 )
 
 
@@ -122,3 +126,53 @@ def test_two_that_prefill_alternate_and_all_come_to_an_end(
         if not left[uid]:
             del left[uid]  # it leaves the stage at once: only prefill is looked at here
         step_number += 1
+
+
+@st.composite
+def with_background(draw: st.DrawFn) -> list[SequenceView]:
+    """A stage on which some only hear; they never decode."""
+    return [
+        msgspec.structs.replace(s, lane=Lane.BACKGROUND)
+        if s.phase is not Phase.DECODE and draw(st.booleans())
+        else s
+        for s in draw(stages())
+    ]
+
+
+@given(with_background(), budgets)
+def test_the_foreground_gets_what_it_would_get_alone(
+    sequences: list[SequenceView], budget: Budget
+) -> None:
+    foreground = [s for s in sequences if s.lane is Lane.FOREGROUND]
+    both, alone = plan(sequences, budget), plan(foreground, budget)
+    assert (both.prefill, both.decode) == (alone.prefill, alone.decode)
+    assert alone.background is None
+
+
+@given(with_background(), budgets)
+def test_the_background_gets_on_when_and_only_when_the_foreground_has_nothing_to_do(
+    sequences: list[SequenceView], budget: Budget
+) -> None:
+    step = plan(sequences, budget)
+    hearing = [
+        s
+        for s in sequences
+        if s.lane is Lane.BACKGROUND and s.phase in (Phase.WAITING, Phase.PREFILL)
+    ]
+    assert (step.background is not None) == (
+        bool(hearing) and step.prefill is None and not step.decode
+    )
+    if step.background is not None:
+        uid, tokens = step.background
+        assert sequences[uid] in hearing
+        assert 1 <= tokens <= sequences[uid].remaining
+        begun = [s for s in hearing if s.phase is Phase.PREFILL]
+        assert not begun or sequences[uid] in begun, "one after the other"
+
+
+@given(st.integers(1, 10_000), budgets)
+def test_a_background_chunk_is_bounded_by_its_time(remaining: int, budget: Budget) -> None:
+    tokens = background_chunk(remaining, budget)
+    assert 1 <= tokens <= remaining
+    if budget.schedule == "adaptive" and tokens > GRAIN:
+        assert tokens <= budget.prefill_tokens_per_s * budget.max_background_s

@@ -280,3 +280,63 @@ def test_a_resident_copy_serves_a_branch_and_none_is_needed(model: Any) -> None:
     again.run()
     assert rig.tokens(2) == again.tokens(2)
     assert (rig.stage.counters.resident_hits, again.stage.counters.resident_hits) == (1, 0)
+
+
+def chunks(rig: StageRig) -> int:
+    return rig.stage.counters.background_chunks
+
+
+def test_what_is_heard_waits_for_everybody_and_is_encoded_without_an_answer(model: Any) -> None:
+    rig = StageRig(model)
+    rig.submit(1, prompt(40), 0, background=True)
+    rig.stage.step()
+    assert chunks(rig) == 1, "nobody else is there"
+    rig.submit(2, prompt(20, 1), 6)
+    while rig.reason(2) is None:
+        rig.stage.step()
+        assert chunks(rig) == 1, "somebody else is there"
+    rig.run()
+    assert chunks(rig) == 3
+    assert rig.tokens(1) == []
+    assert [type(e) for e in rig.events[1]] == [JobStarted, JobDone]
+    assert [(s.start, s.stop) for s in rig.done(1).segments] == [(0, 40)]
+    assert rig.tokens(2) == alone(model, prompt(20, 1), 6)
+
+
+def test_who_has_heard_answers_as_if_it_were_all_said_at_once(model: Any) -> None:
+    rig = StageRig(model, resident_bytes=1 << 24)
+    rig.submit(1, prompt(40), 0, background=True)
+    rig.run()
+    rig.submit(2, prompt(50), 8, pieces=rig.done(1).segments, handle=1)
+    rig.run()
+    assert rig.events[2][0] == JobStarted(cached_tokens=40)
+    assert rig.stage.counters.resident_hits == 1
+    assert rig.tokens(2) == alone(model, prompt(50), 8)
+
+
+def test_what_is_heard_is_promoted_when_somebody_waits_for_it(model: Any) -> None:
+    rig = StageRig(model)
+    rig.submit(1, prompt(20, 1), 40)
+    rig.submit(2, prompt(40), 0, background=True)
+    rig.submit(3, prompt(33), 0, background=True)
+    for _ in range(4):
+        rig.stage.step()
+    rig.stage.promote(2)
+    rig.stage.promote(99)
+    while not isinstance(rig.events.get(2, [None])[-1], JobDone):
+        rig.stage.step()
+    assert rig.reason(1) is None, "it has not waited for the other's answer"
+    assert 3 not in rig.events
+    rig.run()
+    assert rig.tokens(1) == alone(model, prompt(20, 1), 40)
+
+
+def test_hearing_can_be_given_up_at_any_step(model: Any) -> None:
+    for num_steps in range(3):
+        rig = StageRig(model)
+        rig.submit(1, prompt(40), 0, background=True)
+        for _ in range(num_steps):
+            rig.stage.step()
+        rig.stage.cancel(1)
+        assert rig.stage.idle
+        assert not any(isinstance(e, JobDone) for e in rig.events.get(1, []))

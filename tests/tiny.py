@@ -101,6 +101,7 @@ class StageRig:
         sampling: Sampling = GREEDY,
         system_end: int = 0,
         handle: int | None = None,
+        background: bool = False,
     ) -> None:
         """Submit a prompt whose first tokens are the ``pieces``, cut where they may be stood on."""
         pieces = standing(self.spec, pieces)
@@ -114,6 +115,7 @@ class StageRig:
             stop_tokens=stop_tokens,
             sampling=sampling,
             handle=handle,
+            background=background,
         )
         self.stage.submit(uid, job)
 

@@ -1,0 +1,17 @@
+"""Whom an agent works with."""
+
+import msgspec
+
+from greenroom.actors.messages import GpuMessage, KeeperMessage, ModelFacts, StoreMessage
+from greenroom.runtime.ref import Ref
+
+
+class Company(msgspec.Struct, frozen=True):
+    """Whom an agent works with, and what it knows of the model. ``codec`` as segments name it."""
+
+    gpu: Ref[GpuMessage]
+    keeper: Ref[KeeperMessage]
+    store: Ref[StoreMessage]
+    facts: ModelFacts
+    codec: str
+    durable_turns: bool

@@ -1,0 +1,146 @@
+"""An agent's memory: where it stands, what of a prompt it knows already, and how it grows."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from greenroom.actors.company import Company
+from greenroom.actors.messages import (
+    AgentKey,
+    Commit,
+    Fetch,
+    FindAgent,
+    Forget,
+    Keep,
+    Match,
+    Recall,
+)
+from greenroom.actors.turn import (
+    Answer,
+    Draft,
+    is_known,
+    is_prefix,
+    make_segments,
+    remembered,
+)
+from greenroom.runtime import job as stage
+from greenroom.runtime.codec import link
+from greenroom.runtime.job import Job, JobDone
+from greenroom.runtime.records import ChatMessage, Sampling
+from greenroom.runtime.resume import stand_at
+from greenroom.runtime.segments import Piece, chain_length, cut
+from greenroom.runtime.text import Prompt, Remembered, Text
+
+Tokenized = Callable[[Text, Sequence[ChatMessage], Sequence[Remembered]], Prompt]
+"""From messages, and the remembered runs of what they render to, to the prompt's tokens."""
+SILENT = Sampling(temperature=0.0, top_p=1.0, seed=0)
+"""For jobs that generate nothing."""
+
+
+class Memory:
+    """The head of an agent's chain, and the stage's decoded copy of the chain up to there.
+
+    ``load`` comes first. A crash reverts to the last committed head, since that is what is loaded.
+    """
+
+    def __init__(self, key: AgentKey, company: Company) -> None:
+        self._key = key
+        self._company = company
+        self.head: str | None = None
+        self.system: str | None = None
+        self._handle: int | None = None
+        self._copied: tuple[Piece, ...] = ()  # the chain that the handle stands for
+
+    async def load(self) -> None:
+        """Find out where the agent stood."""
+        info = await self._company.store.ask(FindAgent(self._key))
+        if info is not None:
+            self.head, self.system = info.head, info.system
+
+    async def chain(self) -> tuple[Piece, ...]:
+        """The chain up to the head."""
+        return await self._company.store.ask(Recall(self.head))
+
+    def draft(
+        self, messages: Sequence[ChatMessage], chain: Sequence[Piece], tokenized: Tokenized
+    ) -> Draft:
+        """Render and tokenize: work that grows with the context, to be done off the event loop."""
+        facts = self._company.facts
+        known = remembered(chain, facts.fingerprint, facts.text.decode)
+        return Draft(
+            namespace=self._key.namespace,
+            fingerprint=facts.fingerprint,
+            codec=self._company.codec,
+            matched=(),
+            messages=tuple(messages),
+            prompt=tokenized(facts.text, messages, known),
+        )
+
+    async def match(
+        self, draft: Draft, limit: int | None = None
+    ) -> tuple[Draft, tuple[stage.Piece, ...]]:
+        """Find what of the prompt's first ``limit`` tokens is remembered, and have its bytes ready.
+
+        A segment that turns out lost or damaged is forgotten, and the turn goes on from the
+        deepest good one before it. What is matched may be less than what is stored: a sliding
+        window must still hold what the next token sees.
+        """
+        store = self._company.store
+        matched = await store.ask(Match(self._key.namespace, draft.prompt.tokens[:limit]))
+        fetched = await self._company.keeper.ask(Fetch(tuple(p.segment.id for p in matched)))
+        if fetched.bad is not None:
+            await store.ask(Forget(fetched.bad))
+        good = matched[: len(fetched.payloads)]
+        spec = self._company.facts.spec
+        links = [link(spec, p, m.used) for p, m in zip(fetched.payloads, good, strict=True)]
+        standing = cut(good, stand_at(links, spec.windows))
+        pieces = zip(fetched.payloads, standing, strict=False)
+        return (
+            msgspec.structs.replace(draft, matched=standing),
+            tuple(stage.Piece(payload, piece.used) for payload, piece in pieces),
+        )
+
+    def job(
+        self,
+        draft: Draft,
+        pieces: tuple[stage.Piece, ...],
+        sampling: Sampling = SILENT,
+        max_tokens: int = 0,
+        *,
+        background: bool = False,
+    ) -> Job:
+        """The prompt as a job for the stage, which by default generates nothing."""
+        return Job(
+            tokens=draft.prompt.tokens,
+            pieces=pieces,
+            encode_from=chain_length(draft.matched),
+            boundaries=draft.boundaries,
+            max_tokens=max_tokens,
+            stop_tokens=self._company.facts.text.stop_tokens,
+            sampling=sampling,
+            handle=self._handle if is_prefix(draft.matched, self._copied) else None,
+            background=background,
+        )
+
+    async def grow(self, draft: Draft, answer: Answer | None, uid: int, done: JobDone) -> None:
+        """Make what a job brought durable and move the head; ``answer`` None if it was silent."""
+        text = self._company.facts.text
+        runs = [e for e in done.segments if e.start < len(draft.prompt.tokens)]
+        cuts = [*(e.start for e in runs), *(e.stop for e in runs[-1:])]
+        texts = text.slices(draft.prompt, cuts)
+        segments = make_segments(draft, done.segments, answer, texts, time.time())
+        payloads = [e.payload for e in done.segments]
+        is_new = await self._company.keeper.ask(Keep(tuple(zip(segments, payloads, strict=True))))
+        head = segments[-1].id if segments else self.head
+        await self._company.store.ask(Commit(self._key, segments, head))
+        self.head = head
+        self._handle = uid if segments and is_new else None
+        self._copied = (*draft.matched, *(Piece(s, s.num_tokens) for s in segments))
+
+    async def stand(self, draft: Draft) -> None:
+        """Move the head to the end of what the draft has matched: ``is_known`` is true of it."""
+        assert is_known(draft)
+        head = draft.matched[-1].segment.id
+        await self._company.store.ask(Commit(self._key, (), head))
+        self.head = head
