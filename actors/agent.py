@@ -15,9 +15,12 @@ from greenroom.actors.messages import (
     AgentKey,
     AgentMessage,
     Attend,
+    Branch,
     Finish,
+    Fork,
     Generate,
     Hear,
+    Rollback,
     Turn,
 )
 from greenroom.actors.outbox import Outbox
@@ -26,6 +29,7 @@ from greenroom.actors.turn import (
     Draft,
     clip_max_tokens,
     fill_sampling,
+    find_segment,
     whole_history,
 )
 from greenroom.runtime.actor import Actor
@@ -73,8 +77,9 @@ class AgentActor(Actor[AgentMessage]):
         """What was heard is not lost, unless the stage or the disk cannot take it any more."""
         await self._hearing.finish()
 
-    async def handle(self, message: AgentMessage) -> None:
-        """Take the turn, or see to it that something is heard; nobody waits for that."""
+    async def handle(self, message: AgentMessage) -> object:
+        """Take the turn, see to it that something is heard (nobody waits for that), or do with
+        the memory what is asked, once all that was told before is in it."""
         match message:
             case Turn():
                 await self._turn(message)
@@ -82,8 +87,18 @@ class AgentActor(Actor[AgentMessage]):
                 self._hearing.tell(told)
             case Attend(reply, settled):
                 self._hearing.attend(reply, settled=settled)
+            case Fork(name, at):
+                await self._hearing.finish()
+                chain = await self._memory.chain()
+                head = self._memory.head if at is None else find_segment(chain, at, "at")
+                return await self._company.store.ask(Branch(self._key, name, head))
+            case Rollback(to):
+                await self._hearing.finish()
+                await self._memory.move(find_segment(await self._memory.chain(), to, "to"))
+                return await self._memory.info()
             case _:
                 assert_never(message)
+        return None
 
     async def _turn(self, turn: Turn) -> None:
         """What is wrong with the request is told to the caller, and no more."""

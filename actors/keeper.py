@@ -5,10 +5,11 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import assert_never
 
-from greenroom.actors.messages import Fetch, Fetched, Held, Keep, KeeperMessage, Weigh
+from greenroom.actors.messages import Fetch, Fetched, Held, Keep, KeeperMessage, Outline, Weigh
 from greenroom.runtime.actor import Actor
-from greenroom.runtime.codec import BadPayload, Payload, check
+from greenroom.runtime.codec import BadPayload, Payload, check, link
 from greenroom.runtime.hot import HotPayloads
+from greenroom.runtime.resume import Link
 from greenroom.runtime.segments import Segment
 from greenroom.runtime.spec import CacheSpec
 from greenroom.runtime.vault import Damaged, Vault, VaultError
@@ -34,7 +35,7 @@ class Keeper(Actor[KeeperMessage]):
         self._pool = pool
         self._changed = changed
 
-    async def handle(self, message: KeeperMessage) -> Fetched | Held | bool:
+    async def handle(self, message: KeeperMessage) -> object:
         """Answer with bytes, or once bytes are safe."""
         match message:
             case Fetch(ids):
@@ -47,8 +48,23 @@ class Keeper(Actor[KeeperMessage]):
                 return kept
             case Weigh():
                 return Held(len(self._hot), self._hot.num_bytes, self._hot.evicted)
+            case Outline(ids):
+                return await self._outline(ids)
             case _:
                 assert_never(message)
+
+    async def _outline(self, ids: tuple[str, ...]) -> tuple[Link | None, ...]:
+        loop = asyncio.get_running_loop()
+        found = [loop.run_in_executor(self._pool, self._held, i) for i in ids]
+        return tuple(await asyncio.gather(*found))
+
+    def _held(self, segment_id: str) -> Link | None:
+        """Blocking. Only the beginning of a file is read: what is damaged further on shows later."""
+        try:
+            payload = self._hot.peek(segment_id) or self._vault.outline(segment_id)
+            return link(self._spec, payload, payload.num_tokens)
+        except (VaultError, BadPayload):
+            return None
 
     async def _fetch(self, ids: tuple[str, ...]) -> Fetched:
         cold = [i for i in ids if self._hot.get(i) is None]

@@ -7,8 +7,17 @@ from greenroom.runtime.codec import Payload
 from greenroom.runtime.job import Job, JobEvent
 from greenroom.runtime.message import Message, Request
 from greenroom.runtime.pace import StageCounters
-from greenroom.runtime.records import AgentInfo, ChatMessage, Heard, TurnEvent, TurnRequest
+from greenroom.runtime.records import (
+    AgentInfo,
+    ChatMessage,
+    Forgotten,
+    Heard,
+    SpawnRequest,
+    TurnEvent,
+    TurnRequest,
+)
 from greenroom.runtime.ref import Ref
+from greenroom.runtime.resume import Link
 from greenroom.runtime.segments import Piece, Segment
 from greenroom.runtime.spec import CacheSpec
 from greenroom.runtime.text import Text
@@ -114,7 +123,13 @@ class Weigh(Request[Held], frozen=True):
     """How much is hot."""
 
 
-KeeperMessage = Fetch | Keep | Weigh
+class Outline(Request[tuple[Link | None, ...]], frozen=True):
+    """What each of these segments holds, without its bytes; None for one that cannot be read."""
+
+    ids: tuple[str, ...]
+
+
+KeeperMessage = Fetch | Keep | Weigh | Outline
 
 
 # To the store
@@ -147,7 +162,14 @@ class Forget(Request[None], frozen=True):
     id: str
 
 
-class FindAgent(Request[AgentInfo | None], frozen=True):
+class Known(msgspec.Struct, frozen=True):
+    """An agent, and the ``scope`` within which its segments are addressed and matched."""
+
+    info: AgentInfo
+    scope: str
+
+
+class FindAgent(Request[Known | None], frozen=True):
     """What the index knows of an agent."""
 
     key: AgentKey
@@ -160,10 +182,45 @@ class ListAgents(Request[tuple[AgentInfo, ...]], frozen=True):
 
 
 class Enrol(Request[AgentInfo], frozen=True):
-    """Find an agent or make it; raises Conflict where it exists with another system prompt."""
+    """Find an agent or make it; raises Conflict where it exists as another. See ``SpawnRequest``."""
+
+    wanted: SpawnRequest
+
+
+class Branch(Request[AgentInfo], frozen=True):
+    """Make an agent ``name`` that stands at ``head``, otherwise as ``key``. Raises Conflict."""
 
     key: AgentKey
-    system: str | None
+    name: str
+    head: str | None
+
+
+class Pin(Request[None], frozen=True):
+    """Keep a segment for an agent, or let go of it."""
+
+    key: AgentKey
+    segment: str
+    pinned: bool
+
+
+class Pinned(Request[frozenset[str]], frozen=True):
+    """The segments that an agent has pinned."""
+
+    key: AgentKey
+
+
+class Retire(Request[tuple[str, ...]], frozen=True):
+    """Forget an agent, its row and its pins; what of its memory nobody needs now, by segment id.
+
+    With ``unused_since`` only if it has not been used after that time.
+    """
+
+    key: AgentKey
+    unused_since: float | None = None
+
+
+class Overdue(Request[tuple[AgentKey, ...]], frozen=True):
+    """The agents whose time is over."""
 
 
 class Whose(Request[AgentKey | None], frozen=True):
@@ -174,7 +231,21 @@ class Whose(Request[AgentKey | None], frozen=True):
     rendered: str
 
 
-StoreMessage = Match | Recall | Commit | Forget | FindAgent | ListAgents | Enrol | Whose
+StoreMessage = (
+    Match
+    | Recall
+    | Commit
+    | Forget
+    | FindAgent
+    | ListAgents
+    | Enrol
+    | Whose
+    | Branch
+    | Pin
+    | Pinned
+    | Retire
+    | Overdue
+)
 
 
 # To an agent
@@ -201,20 +272,36 @@ class Attend(Message, frozen=True):
     settled: bool
 
 
-AgentMessage = Turn | Hear | Attend
+class Fork(Request[AgentInfo], frozen=True):
+    """Give the memory to a new agent, up to a segment if one is named; see ``House.fork``."""
+
+    name: str
+    at: str | None
+
+
+class Rollback(Request[AgentInfo], frozen=True):
+    """Stand where the agent stood at a segment of its chain; see ``House.rollback``."""
+
+    to: str
+
+
+class Vanish(Request[Forgotten], frozen=True):
+    """Be forgotten; if only when ``overdue``, not after a turn in the meantime."""
+
+    overdue: bool = False
+
+
+AgentMessage = Turn | Hear | Attend | Fork | Rollback | Vanish
 
 
 # To the director
 
 
 class Wake(Request[Ref[AgentMessage]], frozen=True):
-    """The agent of that key, made ready if need be, and enrolled unless its first turn is to do so.
-
-    Raises Conflict where it exists with another system prompt than ``system`` (None: any).
-    """
+    """The agent of that key, made ready if need be, and enrolled unless its first turn is to do so
+    (or somebody has done it)."""
 
     key: AgentKey
-    system: str | None = None
     enrol: bool = True
 
 
