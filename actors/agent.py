@@ -16,12 +16,15 @@ from greenroom.actors.messages import (
     AgentMessage,
     Attend,
     Branch,
+    Erase,
     Finish,
     Fork,
     Generate,
     Hear,
+    Retire,
     Rollback,
     Turn,
+    Vanish,
 )
 from greenroom.actors.outbox import Outbox
 from greenroom.actors.turn import (
@@ -32,6 +35,7 @@ from greenroom.actors.turn import (
     find_segment,
     whole_history,
 )
+from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import ChannelCancelled, GreenroomError
@@ -39,6 +43,7 @@ from greenroom.runtime.hearsay import rendered_prompt
 from greenroom.runtime.job import Job, JobDone, JobEnded, JobEvent, JobStarted, JobTokens
 from greenroom.runtime.records import (
     FinishReason,
+    Forgotten,
     TextDelta,
     Timings,
     TurnDone,
@@ -76,6 +81,7 @@ class AgentActor(Actor[AgentMessage]):
     async def on_stop(self) -> None:
         """What was heard is not lost, unless the stage or the disk cannot take it any more."""
         await self._hearing.finish()
+        self._memory.let_go()
 
     async def handle(self, message: AgentMessage) -> object:
         """Take the turn, see to it that something is heard (nobody waits for that), or do with
@@ -94,11 +100,28 @@ class AgentActor(Actor[AgentMessage]):
                 return await self._company.store.ask(Branch(self._key, name, head))
             case Rollback(to):
                 await self._hearing.finish()
-                await self._memory.move(find_segment(await self._memory.chain(), to, "to"))
+                head = find_segment(await self._memory.chain(), to, "to")
+                await whole(self._memory.move(head))
                 return await self._memory.info()
+            case Vanish(overdue):
+                return await whole(self._vanish(overdue=overdue))
             case _:
                 assert_never(message)
         return None
+
+    async def _vanish(self, *, overdue: bool) -> Forgotten:
+        """Whoever is spawned under this name afterwards knows nothing."""
+        company = self._company
+        await self._hearing.pause()
+        doomed = await company.store.ask(Retire(self._key, overdue))
+        if doomed is None:
+            self._hearing.resume()
+            return Forgotten(0, 0)
+        self._hearing.drop()
+        freed = await company.custodian.ask(Erase(doomed))
+        await self._memory.load()
+        self.context.stop()
+        return Forgotten(freed.num_segments, freed.num_bytes)
 
     async def _turn(self, turn: Turn) -> None:
         """What is wrong with the request is told to the caller, and no more."""
@@ -106,6 +129,7 @@ class AgentActor(Actor[AgentMessage]):
             with contextlib.suppress(ChannelCancelled):  # the caller has left, the work has ended
                 await self._take(turn)
         finally:
+            self._memory.let_go()
             self._hearing.resume()
         turn.reply.close()
 

@@ -5,7 +5,17 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import assert_never
 
-from greenroom.actors.messages import Fetch, Fetched, Held, Keep, KeeperMessage, Outline, Weigh
+from greenroom.actors.messages import (
+    Drop,
+    Fetch,
+    Fetched,
+    Held,
+    Keep,
+    KeeperMessage,
+    Outline,
+    Settle,
+    Weigh,
+)
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.codec import BadPayload, Payload, check, link
 from greenroom.runtime.hot import HotPayloads
@@ -34,6 +44,7 @@ class Keeper(Actor[KeeperMessage]):
         self._hot = HotPayloads(budget_bytes)
         self._pool = pool
         self._changed = changed
+        self._unsettled: set[str] = set()  # kept by turns that have not committed yet
 
     async def handle(self, message: KeeperMessage) -> object:
         """Answer with bytes, or once bytes are safe."""
@@ -50,8 +61,22 @@ class Keeper(Actor[KeeperMessage]):
                 return Held(len(self._hot), self._hot.num_bytes, self._hot.evicted)
             case Outline(ids):
                 return await self._outline(ids)
+            case Settle(ids):
+                self._unsettled.difference_update(ids)
+            case Drop(ids):
+                freed = await self._drop(ids)
+                self._changed(self._hot.num_bytes)
+                return freed
             case _:
                 assert_never(message)
+        return None
+
+    async def _drop(self, ids: tuple[str, ...]) -> int:
+        doomed = [each for each in ids if each not in self._unsettled]
+        for each in doomed:
+            self._hot.drop(each)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._vault.purge, doomed)
 
     async def _outline(self, ids: tuple[str, ...]) -> tuple[Link | None, ...]:
         loop = asyncio.get_running_loop()
@@ -59,7 +84,7 @@ class Keeper(Actor[KeeperMessage]):
         return tuple(await asyncio.gather(*found))
 
     def _held(self, segment_id: str) -> Link | None:
-        """Blocking. Only the beginning of a file is read: what is damaged further on shows later."""
+        """Blocking. Only a file's beginning is read: what is damaged further on shows later."""
         try:
             payload = self._hot.peek(segment_id) or self._vault.outline(segment_id)
             return link(self._spec, payload, payload.num_tokens)
@@ -105,6 +130,7 @@ class Keeper(Actor[KeeperMessage]):
 
     async def _keep(self, segments: tuple[tuple[Segment, Payload], ...]) -> bool:
         loop = asyncio.get_running_loop()
+        self._unsettled.update(segment.id for segment, _ in segments)
         writes = [
             loop.run_in_executor(self._pool, self._vault.write, segment, payload)
             for segment, payload in segments

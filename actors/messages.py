@@ -129,17 +129,39 @@ class Outline(Request[tuple[Link | None, ...]], frozen=True):
     ids: tuple[str, ...]
 
 
-KeeperMessage = Fetch | Keep | Weigh | Outline
+class Settle(Message, frozen=True):
+    """What was kept is committed, or never will be: its files may be deleted again."""
+
+    ids: tuple[str, ...]
+
+
+class Drop(Request[int], frozen=True):
+    """Delete these segments' files and hot bytes, unless a turn has just kept them; bytes freed."""
+
+    ids: tuple[str, ...]
+
+
+KeeperMessage = Fetch | Keep | Weigh | Outline | Settle | Drop
 
 
 # To the store
 
 
 class Match(Request[tuple[Piece, ...]], frozen=True):
-    """The longest prefix of ``tokens`` that anybody in the namespace remembers."""
+    """The longest prefix of ``tokens`` that anybody in the namespace remembers.
+
+    Nothing of it is evicted or collected until ``holder`` commits, matches again or lets go.
+    """
 
     namespace: str
     tokens: tuple[int, ...]
+    holder: AgentKey | None = None
+
+
+class LetGo(Message, frozen=True):
+    """What this agent has matched and not committed may be evicted and collected again."""
+
+    holder: AgentKey
 
 
 class Recall(Request[tuple[Piece, ...]], frozen=True):
@@ -182,7 +204,7 @@ class ListAgents(Request[tuple[AgentInfo, ...]], frozen=True):
 
 
 class Enrol(Request[AgentInfo], frozen=True):
-    """Find an agent or make it; raises Conflict where it exists as another. See ``SpawnRequest``."""
+    """Find an agent or make it (see ``SpawnRequest``); Conflict where it exists as another."""
 
     wanted: SpawnRequest
 
@@ -209,14 +231,14 @@ class Pinned(Request[frozenset[str]], frozen=True):
     key: AgentKey
 
 
-class Retire(Request[tuple[str, ...]], frozen=True):
-    """Forget an agent, its row and its pins; what of its memory nobody needs now, by segment id.
+class Retire(Request[tuple[str, ...] | None], frozen=True):
+    """Forget an agent, its row and its pins; the ids of what nobody needs any more in its scope.
 
-    With ``unused_since`` only if it has not been used after that time.
+    With ``overdue`` only if its time is over, and None if it is not. Raises NotFound.
     """
 
     key: AgentKey
-    unused_since: float | None = None
+    overdue: bool = False
 
 
 class Overdue(Request[tuple[AgentKey, ...]], frozen=True):
@@ -231,8 +253,16 @@ class Whose(Request[AgentKey | None], frozen=True):
     rendered: str
 
 
+class Remove(Request[tuple[str, ...]], frozen=True):
+    """Forget these segments, except what a head, a pin or a running turn needs; the ids of those
+    gone, whose files are then to be deleted."""
+
+    ids: tuple[str, ...]
+
+
 StoreMessage = (
     Match
+    | LetGo
     | Recall
     | Commit
     | Forget
@@ -245,7 +275,28 @@ StoreMessage = (
     | Pinned
     | Retire
     | Overdue
+    | Remove
 )
+
+
+# To the custodian
+
+
+class Freed(msgspec.Struct, frozen=True):
+    """What is gone from disk."""
+
+    num_segments: int
+    num_bytes: int
+
+
+class Erase(Request[Freed], frozen=True):
+    """Remove these segments now, rows and files, except what a head, a pin or a running turn
+    needs. Afterwards no byte of them is in the store."""
+
+    ids: tuple[str, ...]
+
+
+CustodianMessage = Erase
 
 
 # To an agent

@@ -15,21 +15,25 @@ from greenroom.actors.messages import (
     FindAgent,
     Forget,
     Known,
+    LetGo,
     ListAgents,
     Match,
     Overdue,
     Pin,
     Pinned,
     Recall,
+    Remove,
+    Retire,
     StoreMessage,
     Whose,
 )
 from greenroom.actors.roster import Roster, terms
+from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.forest import Forest
 from greenroom.runtime.index import AgentRow, Contents, Index, PinRow
 from greenroom.runtime.records import AgentInfo
-from greenroom.runtime.segments import chain_length
+from greenroom.runtime.segments import Piece, chain_length
 
 T = TypeVar("T")
 
@@ -47,6 +51,7 @@ class Store(Actor[StoreMessage]):
         self._now = now
         self._forest = Forest(fingerprint)
         self._roster = Roster(fingerprint, now)
+        self._held: dict[AgentKey, str] = {}  # where running turns go on from
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="greenroom-index")
 
     async def on_start(self) -> None:
@@ -70,8 +75,10 @@ class Store(Actor[StoreMessage]):
     async def handle(self, message: StoreMessage) -> object:
         """Answer, and write down what changes."""
         match message:
-            case Match(namespace, tokens):
-                return self._forest.match(namespace, tokens)
+            case Match(namespace, tokens, holder):
+                return self._match(namespace, tokens, holder)
+            case LetGo(holder):
+                self._held.pop(holder, None)
             case Recall(head):
                 return self._forest.chain(head)
             case Whose(namespace, tokens, rendered):
@@ -82,19 +89,24 @@ class Store(Actor[StoreMessage]):
             case ListAgents(namespace):
                 return tuple(self._info(row) for row in self._roster.of(namespace))
             case Enrol(wanted):
-                return self._info(await self._write(self._roster.enrolled(wanted)))
+                return self._info(await whole(self._write(self._roster.enrolled(wanted))))
             case Branch(key, name, head):
-                return self._info(await self._write(self._roster.branched(key, name, head)))
+                row = self._roster.branched(key, name, head)
+                return self._info(await whole(self._write(row)))
             case Pin(key, segment, pinned):
-                await self._pin(key, segment, pinned=pinned)
+                await whole(self._pin(key, segment, pinned=pinned))
             case Pinned(key):
                 return self._roster.pinned(key)
+            case Retire(key, overdue):
+                return await whole(self._retire(key, overdue=overdue))
             case Overdue():
                 return self._roster.overdue()
             case Commit():
-                await self._commit(message)
+                await whole(self._commit(message))
             case Forget(segment_id):
                 self._forest.lose(segment_id)
+            case Remove(ids):
+                return await whole(self._remove(ids))
             case _:
                 assert_never(message)
         return None
@@ -110,12 +122,48 @@ class Store(Actor[StoreMessage]):
             self._roster.know(row)
         return row
 
+    def _match(
+        self, namespace: str, tokens: tuple[int, ...], holder: AgentKey | None
+    ) -> tuple[Piece, ...]:
+        found = self._forest.match(namespace, tokens)
+        if holder is not None:
+            self._held.pop(holder, None)
+            if found:
+                self._held[holder] = found[-1].segment.id
+        return found
+
+    async def _remove(self, ids: tuple[str, ...]) -> tuple[str, ...]:
+        held = frozenset(self._held.values())
+
+        def work() -> tuple[str, ...]:
+            gone = self._index.collect(ids, held)
+            self._index.scrub()
+            return gone
+
+        gone = await self._indexed(work)
+        for each in gone:
+            self._forest.remove(each)
+        return gone
+
+    async def _retire(self, key: AgentKey, *, overdue: bool) -> tuple[str, ...] | None:
+        row = self._roster.find(key)
+        if overdue and not self._roster.is_overdue(row):
+            return None
+        scope = self._roster.scope(row)
+        await self._indexed(partial(self._index.delete_agent, key.namespace, key.name))
+        self._roster.drop(key)
+        self._held.pop(key, None)
+        # What it had left behind on other branches is among what nobody reaches.
+        lost = await self._indexed(self._index.unreachable)
+        return tuple(each for each in lost if self._forest.scope(each) == scope)
+
     async def _commit(self, turn: Commit) -> None:
         row = self._roster.moved(turn.key, turn.head)
         await self._indexed(partial(self._index.commit, turn.segments, row))
         for segment in turn.segments:
             self._forest.add(segment)
         self._roster.know(row)
+        self._held.pop(turn.key, None)
 
     async def _pin(self, key: AgentKey, segment: str, *, pinned: bool) -> None:
         self._roster.find(key)

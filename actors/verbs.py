@@ -18,6 +18,7 @@ from greenroom.actors.messages import (
     Pinned,
     Recall,
     Rollback,
+    Vanish,
     Wake,
     Whose,
 )
@@ -28,6 +29,7 @@ from greenroom.runtime.hearsay import rendered_prompt
 from greenroom.runtime.names import validate_name
 from greenroom.runtime.records import (
     AgentInfo,
+    Forgotten,
     LogEntry,
     Probe,
     SpawnRequest,
@@ -101,7 +103,11 @@ class Verbs:
         draft = await asyncio.to_thread(memory.draft, messages, chain, rendered_prompt)
         clip_max_tokens(request, draft.prompt, facts.context_window)
         cached = await memory.foresee(draft)
-        return Probe(key and key.name, len(draft.prompt.tokens), cached)
+        return Probe(key.name if key else None, len(draft.prompt.tokens), cached)
+
+    async def forget(self, namespace: str, agent: str) -> Forgotten:
+        """Erase an agent, once the turns that came before are over; see ``House``."""
+        return await (await self._existing(AgentKey(namespace, agent))).ask(Vanish())
 
     async def _recognise(self, request: TurnRequest) -> AgentKey | None:
         """The agent that is named, else whoever remembers the history so far."""

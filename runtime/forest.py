@@ -28,6 +28,11 @@ class Forest:
     def __contains__(self, segment_id: object) -> bool:
         return segment_id in self._segments
 
+    def scope(self, segment_id: str) -> str | None:
+        """The namespace of a segment; None for one that is not known."""
+        segment = self._segments.get(segment_id)
+        return segment.namespace if segment is not None else None
+
     def add(self, segment: Segment) -> None:
         """Know a segment. One whose parent is not known has lost its chain, and is left out."""
         if segment.parent is not None and segment.parent not in self._segments:
@@ -48,6 +53,20 @@ class Forest:
         segment = self._segments.get(segment_id)
         if segment is not None:
             self._prefixes.remove(segment)
+
+    def remove(self, segment_id: str) -> None:
+        """Know a segment no more; nothing that is known may stand on it."""
+        segment = self._segments.get(segment_id)
+        if segment is None:
+            return
+        self._prefixes.remove(segment)
+        del self._segments[segment_id]
+        self._children.pop(segment_id, None)
+        if segment.parent is not None:
+            siblings = self._children.get(segment.parent, {})
+            siblings.pop(segment_id, None)
+            if not siblings:
+                self._children.pop(segment.parent, None)
 
     def chain(self, head: str | None) -> tuple[Piece, ...]:
         """The chain that ends at ``head``; empty when any of it is lost."""
