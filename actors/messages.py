@@ -204,9 +204,11 @@ class ListAgents(Request[tuple[AgentInfo, ...]], frozen=True):
 
 
 class Enrol(Request[AgentInfo], frozen=True):
-    """Find an agent or make it (see ``SpawnRequest``); Conflict where it exists as another."""
+    """Find an agent or make it (see ``SpawnRequest``); Conflict where it exists as another, or at
+    all if it is to be ``new``."""
 
     wanted: SpawnRequest
+    new: bool = False
 
 
 class Branch(Request[AgentInfo], frozen=True):

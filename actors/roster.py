@@ -112,14 +112,19 @@ class Roster:
             row, head=head, fingerprint=self._fingerprint, last_used=self._now()
         )
 
-    def enrolled(self, wanted: SpawnRequest) -> AgentRow:
-        """The row of the agent that is wanted; Conflict where it exists as another."""
+    def enrolled(self, wanted: SpawnRequest, *, new: bool = False) -> AgentRow:
+        """The row of the agent that is wanted.
+
+        Raises Conflict where it exists as another, or at all if it is to be ``new``.
+        """
         key = AgentKey(wanted.namespace, wanted.name)
         row = self._rows.get(key)
         if row is None:
             salt = secrets.token_hex(8) if wanted.share == "none" else None
             extras = _plain(Terms(wanted.ttl_s, wanted.overflow, salt))
             return msgspec.structs.replace(self.fresh(key), system=wanted.system, extras=extras)
+        if new:
+            raise taken(wanted.name)
         self._check(row, wanted)
         has = terms(row)
         kept = Terms(

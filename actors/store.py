@@ -88,8 +88,9 @@ class Store(Actor[StoreMessage]):
                 return self._known(self._roster.get(key))
             case ListAgents(namespace):
                 return tuple(self._info(row) for row in self._roster.of(namespace))
-            case Enrol(wanted):
-                return self._info(await whole(self._write(self._roster.enrolled(wanted))))
+            case Enrol(wanted, new):
+                row = self._roster.enrolled(wanted, new=new)
+                return self._info(await whole(self._write(row)))
             case Branch(key, name, head):
                 row = self._roster.branched(key, name, head)
                 return self._info(await whole(self._write(row)))

@@ -1,6 +1,7 @@
 """What can be done with an agent's memory, besides letting it speak and hear."""
 
 import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
 
 import msgspec
 
@@ -22,6 +23,7 @@ from greenroom.actors.messages import (
     Wake,
     Whose,
 )
+from greenroom.actors.portage import exported, imported
 from greenroom.actors.roster import unknown
 from greenroom.actors.turn import clip_max_tokens, find_segment, log_entries, whole_history
 from greenroom.runtime.errors import InvalidRequest
@@ -108,6 +110,18 @@ class Verbs:
     async def forget(self, namespace: str, agent: str) -> Forgotten:
         """Erase an agent, once the turns that came before are over; see ``House``."""
         return await (await self._existing(AgentKey(namespace, agent))).ask(Vanish())
+
+    async def export(self, namespace: str, agent: str) -> AsyncIterator[bytes]:
+        """An agent and its memory as one file; see ``House``."""
+        known = await self._known(AgentKey(namespace, agent))
+        async for piece in exported(self._company, self.resolve_model(None), known.info):
+            yield piece
+
+    async def import_agent(
+        self, namespace: str, name: str | None, chunks: AsyncIterable[bytes]
+    ) -> AgentInfo:
+        """Take in an agent that was exported; see ``House``."""
+        return await imported(self._company, namespace, name, chunks)
 
     async def _recognise(self, request: TurnRequest) -> AgentKey | None:
         """The agent that is named, else whoever remembers the history so far."""

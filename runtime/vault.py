@@ -141,7 +141,7 @@ class Vault:
 
     def _fill(self, path: Path, segment: Segment, payload: Payload) -> None:
         with self._medium.create(path) as file:
-            for chunk in _file_content(segment, payload):
+            for chunk in file_content(segment, payload):
                 self._medium.write(file, chunk)
             self._medium.sync(file)
 
@@ -152,7 +152,7 @@ class Vault:
         """
         with _opening(segment_id):
             content = np.fromfile(self.path(segment_id), np.uint8)
-        segment, payload = _parse(segment_id, content)
+        segment, payload = parse_file(segment_id, content)
         if self._fingerprint not in (None, segment.fingerprint):
             raise Foreign(
                 f"segment {segment_id} belongs to model {segment.fingerprint}",
@@ -165,7 +165,7 @@ class Vault:
         is read and believed. Raises as ``read``."""
         with _opening(segment_id):
             content = np.memmap(self.path(segment_id), np.uint8, "r")
-        return _parse(segment_id, content, verify=False)[1]
+        return parse_file(segment_id, content, verify=False)[1]
 
     def ids(self) -> Iterator[str]:
         """Ids of all segment files, in no order."""
@@ -251,7 +251,7 @@ def content_digest(record: str, arrays: Mapping[str, Array]) -> str:
     return hasher.hexdigest()
 
 
-def _file_content(segment: Segment, payload: Payload) -> Iterator[memoryview]:
+def file_content(segment: Segment, payload: Payload) -> Iterator[memoryview]:
     """A segment's file, piece by piece."""
     record = msgspec.json.encode(segment).decode()
     header: dict[str, object] = {
@@ -275,7 +275,8 @@ def _file_content(segment: Segment, payload: Payload) -> Iterator[memoryview]:
         yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _parse(segment_id: str, content: Bytes, *, verify: bool = True) -> tuple[Segment, Payload]:
+def parse_file(segment_id: str, content: Bytes, *, verify: bool = True) -> tuple[Segment, Payload]:
+    """What a segment's file holds, as views of ``content``. Raises Damaged or Foreign."""
     try:
         size = int.from_bytes(content[:8].tobytes(), "little")
         if len(content) < 8 or not 0 < size <= min(len(content) - 8, _MAX_HEADER):
