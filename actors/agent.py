@@ -42,6 +42,7 @@ from greenroom.runtime.records import (
     TurnStarted,
     Usage,
 )
+from greenroom.runtime.template import Frame
 
 
 class _Performed(msgspec.Struct):
@@ -101,7 +102,8 @@ class AgentActor(Actor[AgentMessage]):
         heard = self._hearing.pending if turn.request.mode == "say" else ()
         chain = await self._memory.chain()
         messages = whole_history(turn.request, chain, self._memory.system, heard)
-        draft = await asyncio.to_thread(self._memory.draft, messages, chain, rendered_prompt)
+        frame = Frame(turn.request.tools, turn.request.template_kwargs)
+        draft = await asyncio.to_thread(self._memory.draft, messages, chain, rendered_prompt, frame)
         max_tokens = clip_max_tokens(turn.request, draft.prompt, facts.context_window)
         draft, pieces = await self._memory.match(draft)
         sampling = fill_sampling(turn.request.sampling, facts)
