@@ -72,6 +72,7 @@ class AgentActor(Actor[AgentMessage]):
     async def on_stop(self) -> None:
         """What was heard is not lost, unless the stage or the disk cannot take it any more."""
         await self._hearing.finish()
+        self._memory.let_go()
 
     async def handle(self, message: AgentMessage) -> None:
         """Take the turn, or see to it that something is heard; nobody waits for that."""
@@ -91,6 +92,7 @@ class AgentActor(Actor[AgentMessage]):
             with contextlib.suppress(ChannelCancelled):  # the caller has left, the work has ended
                 await self._take(turn)
         finally:
+            self._memory.let_go()
             self._hearing.resume()
         turn.reply.close()
 

@@ -18,6 +18,7 @@ import msgspec
 import uvloop
 
 from greenroom.actors.company import Company
+from greenroom.actors.custodian import Custodian
 from greenroom.actors.director import Director
 from greenroom.actors.gpu import Emit, GpuActor
 from greenroom.actors.http import serve_http
@@ -117,10 +118,12 @@ async def _people(system: System, settings: Settings, ground: _Ground, pool: Exe
         partial(Keeper, ground.vault, facts.spec, budget_bytes, pool, make_room),
         supervision=_vital(),
     )
+    custodian = system.spawn("custodian", partial(Custodian, store, keeper), supervision=_vital())
     company = Company(
         gpu=gpu,
         keeper=keeper,
         store=store,
+        custodian=custodian,
         facts=facts,
         codec=_codec(settings, ground.entry).label,
         durable_turns=settings.memory.durability == "turn",
