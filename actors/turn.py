@@ -21,11 +21,14 @@ def whole_history(
 ) -> list[ChatMessage]:
     """The messages to render: a chat brings them all, a "say" continues the remembered ones.
 
-    What was ``heard`` since then comes before what is said.
+    What was ``heard`` since then comes before what is said. What is known by its key is left out.
     """
     messages = list(request.messages)
     if request.mode == "say":
-        return [*past(chain, system), *heard, *messages]
+        before = past(chain, system)
+        brought = {m.key for m in messages if m.key is not None}
+        waiting = [m for m in heard if m.key not in brought]
+        return [*before, *unknown([*waiting, *messages], before)]
     if system is not None and messages[0].role != "system":
         messages.insert(0, ChatMessage("system", system))
     return messages
@@ -35,6 +38,20 @@ def past(chain: Sequence[Piece], system: str | None) -> list[ChatMessage]:
     """The messages that a chain stands for; of an empty one the system prompt, if there is one."""
     messages = [msgspec.convert(m, ChatMessage) for m in transcript(chain)]
     return messages or ([] if system is None else [ChatMessage("system", system)])
+
+
+def unknown(messages: Sequence[ChatMessage], known: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """The messages without those whose key is that of a known one."""
+    keys = {m.key for m in known if m.key is not None}
+    return [m for m in messages if m.key not in keys]
+
+
+def answered(request: TurnRequest, chain: Sequence[Piece]) -> str | None:
+    """What the agent has answered under the request's key before; None if it has not."""
+    if request.key is None or request.mode != "say":
+        return None
+    said = (m for m in transcript(chain) if m["role"] == "assistant")
+    return next((str(m["content"]) for m in said if m.get("key") == request.key), None)
 
 
 def remembered(
@@ -109,6 +126,7 @@ class Answer(msgspec.Struct, frozen=True):
     visible: str
     tokens: tuple[int, ...]
     text: str
+    key: str | None = None
 
 
 def make_segments(
@@ -126,7 +144,9 @@ def make_segments(
     """
     plain = [msgspec.to_builtins(m) for m in draft.messages]
     known = _shared(transcript(draft.matched), plain)
-    said = [{"role": "assistant", "content": answer.visible}] if answer else []
+    said = []
+    if answer:
+        said = [msgspec.to_builtins(ChatMessage("assistant", answer.visible, key=answer.key))]
     parent = draft.matched[-1].segment.id if draft.matched else None
     tokens = draft.prompt.tokens + (answer.tokens if answer else ())
     segments: list[Segment] = []

@@ -11,13 +11,15 @@ FinishReason = Literal["stop", "length"]
 class ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """One message of a conversation, as chat templates know it.
 
-    One that was ``heard`` is open: what follows in the same role continues it.
+    One that was ``heard`` is open: what follows in the same role continues it. One with a ``key``
+    is remembered once, however often an agent is told it; an answer carries its turn's key.
     """
 
     role: Role
     content: str
     name: str | None = None
     heard: bool = False
+    key: str | None = None
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +54,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     ``mode`` "chat" carries the whole history (it is matched against what the agent remembers, and
     branches where it departs); "say" appends to what the agent remembers. ``agent`` ``None`` with
     "chat" means whoever remembers the longest prefix of the history. ``max_tokens`` ``None`` means
-    as many as the context window leaves.
+    as many as the context window leaves. A "say" with a ``key`` is answered once: asked again under
+    the same key, the agent repeats what it remembers to have answered.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -62,6 +65,7 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     sampling: Sampling = Sampling()
+    key: str | None = None
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -137,13 +141,17 @@ TurnEvent = TurnStarted | TextDelta | TurnDone
 
 
 class HearRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that an agent is to hear, without answering; ``name`` is whose words these are."""
+    """Something that an agent is to hear, without answering; ``name`` is whose words these are.
+
+    Told twice under one ``key``, it is heard once.
+    """
 
     agent: str
     content: str
     name: str | None = None
     role: Role = "user"
     namespace: str = ""
+    key: str | None = None
 
 
 class Heard(msgspec.Struct, frozen=True):
