@@ -28,6 +28,12 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     ``temperature`` 0 is greedy; ``None`` takes the model's own recommendation. The filters apply
     after temperature, in the order top-k, top-p, min-p; their defaults filter nothing. A turn with
     a ``seed`` draws the same tokens whatever else is in the batch.
+
+    Before all that the logits are shaped: ``repetition_penalty`` is a factor (1 changes nothing)
+    against every token of prompt and answer, ``frequency_penalty`` is subtracted for each time that
+    a token is in the answer already, ``presence_penalty`` once, and ``logit_bias`` adds to tokens.
+    ``top_logprobs`` asks for the log-probability of each token and of so many of the likeliest;
+    ``None`` asks for none.
     """
 
     temperature: float | None = None
@@ -35,6 +41,11 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     top_k: int = 0
     min_p: float = 0.0
     seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    top_logprobs: int | None = None
 
 
 class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,11 +99,28 @@ class TurnStarted(msgspec.Struct, frozen=True, tag=True):
     cached_tokens: int
 
 
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """A token and how likely the model found it, before anything shaped or filtered that.
+
+    ``utf8`` is the token's own bytes, which may be part of a character; ``top`` are the likeliest
+    tokens at its place, the likeliest first.
+    """
+
+    token: int
+    logprob: float
+    utf8: bytes = b""
+    top: tuple["TokenLogprob", ...] = ()
+
+
 class TextDelta(msgspec.Struct, frozen=True, tag=True):
-    """New text (possibly empty while a character is incomplete) and the token ids behind it."""
+    """New text (possibly empty while a character is incomplete) and the token ids behind it.
+
+    ``logprobs`` are those of the tokens, where they were asked for.
+    """
 
     text: str
     tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class TurnDone(msgspec.Struct, frozen=True, tag=True):
