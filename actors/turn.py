@@ -29,11 +29,14 @@ def whole_history(
 ) -> list[ChatMessage]:
     """The messages to render: a chat brings them all, a "say" continues the remembered ones.
 
-    What was ``heard`` since then comes before what is said.
+    What was ``heard`` since then comes before what is said. What is known by its key is left out.
     """
     messages = list(request.messages)
     if request.mode == "say":
-        return [*past(chain, system), *heard, *messages]
+        before = past(chain, system)
+        brought = {m.key for m in messages if m.key is not None}
+        waiting = [m for m in heard if m.key not in brought]
+        return [*before, *unknown([*waiting, *messages], before)]
     if system is not None and messages[0].role != "system":
         messages.insert(0, ChatMessage("system", system))
     return messages
@@ -51,6 +54,20 @@ def as_plain(message: ChatMessage) -> Message:
     if message.tool_calls:
         plain["tool_calls"] = list(plain["tool_calls"])
     return plain
+
+
+def unknown(messages: Sequence[ChatMessage], known: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """The messages without those whose key is that of a known one."""
+    keys = {m.key for m in known if m.key is not None}
+    return [m for m in messages if m.key not in keys]
+
+
+def answered(request: TurnRequest, chain: Sequence[Piece]) -> str | None:
+    """What the agent has answered under the request's key before; None if it has not."""
+    if request.key is None or request.mode != "say":
+        return None
+    said = (m for m in transcript(chain) if m["role"] == "assistant")
+    return next((str(m["content"]) for m in said if m.get("key") == request.key), None)
 
 
 def remembered(
@@ -128,6 +145,7 @@ class Answer(msgspec.Struct, frozen=True):
     visible: str
     tokens: tuple[int, ...]
     text: str
+    key: str | None = None
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
 
@@ -135,7 +153,11 @@ class Answer(msgspec.Struct, frozen=True):
     def message(self) -> ChatMessage:
         """The answer as a message of the history."""
         return ChatMessage(
-            "assistant", self.visible, tool_calls=self.tool_calls, reasoning=self.reasoning
+            "assistant",
+            self.visible,
+            key=self.key,
+            tool_calls=self.tool_calls,
+            reasoning=self.reasoning,
         )
 
 
