@@ -78,8 +78,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     "chat" means whoever remembers the longest prefix of the history. ``max_tokens`` ``None`` means
     as many as the context window leaves. ``tools`` are told to the model where its chat template
     wants them; ``template_kwargs`` (``enable_thinking``, ``reasoning_effort``, ...) are variables
-    of the template, which ignores those it does not know. A "say" with a ``key`` is answered once: asked again under
-    the same key, the agent repeats what it remembers to have answered.
+    of the template, which ignores those it does not know. A "say" with a ``key`` is answered once:
+    asked again under the same key, the agent repeats what it remembers to have answered.
     """
 
     messages: tuple[ChatMessage, ...]

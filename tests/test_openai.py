@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from greenroom.actors.openai import KNOWN, ChatCall, read_chat
 from greenroom.runtime.errors import InvalidRequest
-from greenroom.runtime.records import ChatMessage, Sampling, ToolCall, TurnRequest
+from greenroom.runtime.records import ChatMessage, Sampling, ToolCall
 from tests.house import question
 
 
