@@ -50,8 +50,8 @@ class Census(msgspec.Struct, frozen=True):
     @property
     def num_bytes(self) -> int:
         """Bytes of every file."""
-        files = (*self.segments, *self.strays)
-        return self.fixed_bytes + sum(each.num_bytes for each in files)
+        segments = sum(each.num_bytes for each in self.segments)
+        return self.fixed_bytes + segments + sum(each.num_bytes for each in self.strays)
 
 
 class Clearance(msgspec.Struct, frozen=True):
