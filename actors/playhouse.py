@@ -99,7 +99,9 @@ class Playhouse(Verbs):
             raise Unavailable("the server is shutting down", retry_after_s=5.0)
         if not request.content.strip():
             raise InvalidRequest("there is nothing to hear", param="content", code="empty_string")
-        message = ChatMessage(request.role, request.content, request.name, heard=True)
+        message = ChatMessage(
+            request.role, request.content, request.name, heard=True, key=request.key
+        )
         self._company.facts.text.check_size([message], self._company.facts.context_window)
         agent = await self._director.ask(Wake(AgentKey(request.namespace, request.agent)))
         agent.tell(Hear(message))

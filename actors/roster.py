@@ -83,6 +83,10 @@ class Roster:
         """The segments that an agent has pinned."""
         return frozenset(segment for owner, segment in self._pins if owner == key)
 
+    def all_pinned(self) -> frozenset[str]:
+        """The segments that anybody has pinned."""
+        return frozenset(segment for _, segment in self._pins)
+
     def overdue(self) -> tuple[AgentKey, ...]:
         """The agents that nobody has used for as long as they may be unused."""
         return tuple(key for key, row in self._rows.items() if self.is_overdue(row))

@@ -12,6 +12,7 @@ from greenroom.actors.messages import (
     Branch,
     Commit,
     Enrol,
+    Evict,
     FindAgent,
     Forget,
     Known,
@@ -21,10 +22,13 @@ from greenroom.actors.messages import (
     Overdue,
     Pin,
     Pinned,
+    Reach,
     Recall,
     Remove,
     Retire,
     StoreMessage,
+    Survey,
+    Unstored,
     Whose,
 )
 from greenroom.actors.roster import Roster, terms
@@ -51,6 +55,7 @@ class Store(Actor[StoreMessage]):
         self._now = now
         self._forest = Forest(fingerprint)
         self._roster = Roster(fingerprint, now)
+        self._evicted: set[str] = set()  # known by what they say, without bytes
         self._held: dict[AgentKey, str] = {}  # where running turns go on from
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="greenroom-index")
 
@@ -58,7 +63,8 @@ class Store(Actor[StoreMessage]):
         """Read the index."""
         contents = await self._indexed(self._load)
         for segment in contents.segments:
-            self._forest.add(segment)
+            self._forest.add(segment, stored=segment.id not in contents.evicted)
+        self._evicted.update(contents.evicted)
         for row in contents.agents:
             self._roster.know(row)
         for pin in contents.pins:
@@ -106,6 +112,14 @@ class Store(Actor[StoreMessage]):
                 await whole(self._commit(message))
             case Forget(segment_id):
                 self._forest.lose(segment_id)
+                self._evicted.add(segment_id)
+            case Survey():
+                held = frozenset(self._held.values())
+                return Reach(await self._indexed(self._index.rows), held)
+            case Evict(ids):
+                return await whole(self._evict(ids))
+            case Unstored(ids):
+                return tuple(i for i in ids if i not in self._forest or i in self._evicted)
             case Remove(ids):
                 return await whole(self._remove(ids))
             case _:
@@ -133,6 +147,19 @@ class Store(Actor[StoreMessage]):
                 self._held[holder] = found[-1].segment.id
         return found
 
+    async def _evict(self, ids: tuple[str, ...]) -> tuple[str, ...]:
+        needed = {
+            piece.segment.id
+            for end in (*self._held.values(), *self._roster.all_pinned())
+            for piece in self._forest.chain(end)
+        }
+        going = tuple(each for each in ids if each in self._forest and each not in needed)
+        await self._indexed(partial(self._index.unstore, going))
+        for each in going:
+            self._forest.lose(each)
+        self._evicted.update(going)
+        return going
+
     async def _remove(self, ids: tuple[str, ...]) -> tuple[str, ...]:
         held = frozenset(self._held.values())
 
@@ -144,6 +171,7 @@ class Store(Actor[StoreMessage]):
         gone = await self._indexed(work)
         for each in gone:
             self._forest.remove(each)
+        self._evicted.difference_update(gone)
         return gone
 
     async def _retire(self, key: AgentKey, *, overdue: bool) -> tuple[str, ...] | None:
@@ -160,7 +188,10 @@ class Store(Actor[StoreMessage]):
 
     async def _commit(self, turn: Commit) -> None:
         row = self._roster.moved(turn.key, turn.head)
-        await self._indexed(partial(self._index.commit, turn.segments, row))
+        known = self._roster.get(turn.key)
+        used = {known.head if known else None, turn.segments[0].parent if turn.segments else None}
+        await self._indexed(partial(self._index.commit, turn.segments, row, used))
+        self._evicted.difference_update(segment.id for segment in turn.segments)
         for segment in turn.segments:
             self._forest.add(segment)
         self._roster.know(row)

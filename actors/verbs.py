@@ -39,6 +39,7 @@ from greenroom.runtime.records import (
 )
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.segments import Piece
+from greenroom.runtime.template import Frame
 
 
 class Verbs:
@@ -102,7 +103,8 @@ class Verbs:
         await memory.load()
         chain = await memory.chain()
         messages = whole_history(request, chain, memory.system)
-        draft = await asyncio.to_thread(memory.draft, messages, chain, rendered_prompt)
+        frame = Frame(request.tools, request.template_kwargs)
+        draft = await asyncio.to_thread(memory.draft, messages, chain, rendered_prompt, frame)
         clip_max_tokens(request, draft.prompt, facts.context_window)
         cached = await memory.foresee(draft)
         return Probe(key.name if key else None, len(draft.prompt.tokens), cached)
@@ -128,7 +130,8 @@ class Verbs:
         if request.agent is not None:
             return AgentKey(request.namespace, request.agent)
         text = self._company.facts.text
-        rendered = await asyncio.to_thread(text.render, request.messages)
+        frame = Frame(request.tools, request.template_kwargs)
+        rendered = await asyncio.to_thread(text.render, request.messages, frame)
         tokens = await asyncio.to_thread(text.encode, rendered)
         return await self._company.store.ask(Whose(request.namespace, tokens, rendered))
 
