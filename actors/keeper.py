@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import assert_never
 
-from greenroom.actors.messages import Fetch, Fetched, Held, Keep, KeeperMessage, Weigh
+from greenroom.actors.messages import Fetch, Fetched, Held, Keep, KeeperMessage, Shed, Weigh
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.codec import BadPayload, Payload, check
 from greenroom.runtime.hot import HotPayloads
@@ -17,7 +17,8 @@ from greenroom.runtime.vault import Damaged, Vault, VaultError
 class Keeper(Actor[KeeperMessage]):
     """Hot bytes in memory, everything on disk; files are read and written on ``pool``.
 
-    ``changed`` is told how many bytes are hot whenever that may be other than before.
+    ``changed`` is told how many bytes are hot, and how many are being written and are not hot yet,
+    whenever that may be other than before.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class Keeper(Actor[KeeperMessage]):
         spec: CacheSpec,
         budget_bytes: int,
         pool: Executor,
-        changed: Callable[[int], object] = lambda num_bytes: None,
+        changed: Callable[[int, int], object] = lambda hot, pending: None,
     ) -> None:
         self._vault = vault
         self._spec = spec
@@ -34,17 +35,24 @@ class Keeper(Actor[KeeperMessage]):
         self._pool = pool
         self._changed = changed
 
-    async def handle(self, message: KeeperMessage) -> Fetched | Held | bool:
+    async def handle(self, message: KeeperMessage) -> Fetched | Held | bool | None:
         """Answer with bytes, or once bytes are safe."""
         match message:
             case Fetch(ids):
                 fetched = await self._fetch(ids)
-                self._changed(self._hot.num_bytes)
+                self._changed(self._hot.num_bytes, 0)
                 return fetched
             case Keep(segments):
-                kept = await self._keep(segments)
-                self._changed(self._hot.num_bytes)
-                return kept
+                pending = sum(payload.num_bytes for _, payload in segments)
+                self._changed(self._hot.num_bytes, pending)
+                try:
+                    return await self._keep(segments)
+                finally:
+                    self._changed(self._hot.num_bytes, 0)
+            case Shed(num_bytes):
+                self._hot.shed(num_bytes)
+                self._changed(self._hot.num_bytes, 0)
+                return None
             case Weigh():
                 return Held(len(self._hot), self._hot.num_bytes, self._hot.evicted)
             case _:

@@ -2,11 +2,12 @@
 
 import msgspec
 
+from greenroom.runtime.admission import Backing
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.codec import Payload
+from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.job import Job, JobEvent
 from greenroom.runtime.message import Message, Request
-from greenroom.runtime.pace import StageCounters
 from greenroom.runtime.records import AgentInfo, ChatMessage, Heard, TurnEvent, TurnRequest
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.segments import Piece, Segment
@@ -67,13 +68,13 @@ class Count(Request[StageCounters], frozen=True):
     """What the stage has done so far."""
 
 
-class Room(Message, frozen=True):
-    """Decoded copies may take so many bytes from now on: what hot segments leave of the budget."""
+class Back(Message, frozen=True):
+    """What memories beside the stage take from now on."""
 
-    num_bytes: int
+    backing: Backing
 
 
-GpuMessage = Describe | Generate | Promote | Finish | Count | Room
+GpuMessage = Describe | Generate | Promote | Finish | Count | Back
 
 
 # To the keeper
@@ -114,7 +115,13 @@ class Weigh(Request[Held], frozen=True):
     """How much is hot."""
 
 
-KeeperMessage = Fetch | Keep | Weigh
+class Shed(Message, frozen=True):
+    """The stage needs so many bytes of what is hot: let go of what was used longest ago."""
+
+    num_bytes: int
+
+
+KeeperMessage = Fetch | Keep | Weigh | Shed
 
 
 # To the store
