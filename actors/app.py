@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,11 +18,12 @@ import msgspec
 import uvloop
 
 from greenroom.actors.company import Company
+from greenroom.actors.custodian import Custodian, quota_of
 from greenroom.actors.director import Director
 from greenroom.actors.gpu import Emit, GpuActor, Patience
 from greenroom.actors.http import serve_http
 from greenroom.actors.keeper import Keeper
-from greenroom.actors.messages import Back, Describe, ModelFacts, Shed
+from greenroom.actors.messages import Back, CustodianMessage, Describe, ModelFacts, Shed, Wrote
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.store import Store
 from greenroom.runtime.admission import Backing
@@ -38,6 +39,7 @@ from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.loader import last_position_head, load, pick_device, pick_platform
 from greenroom.runtime.logs import start_logging
 from greenroom.runtime.mailbox import MailboxSpec
+from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.spec import extract_spec
 from greenroom.runtime.stage import Stage
@@ -113,15 +115,25 @@ async def _people(system: System, settings: Settings, ground: _Ground, pool: Exe
         with contextlib.suppress(MailboxFull, ActorStopped):
             gpu.tell(Back(Backing(room_for_copies(budget_bytes, hot), hot, pending)))
 
+    def grown(num_bytes: int | None) -> None:
+        with contextlib.suppress(MailboxFull, ActorStopped):  # the next round counts anew
+            custodian.tell(Wrote(num_bytes))
+
     keeper = system.spawn(
         "keeper",
-        partial(Keeper, ground.vault, facts.spec, budget_bytes, pool, back),
+        partial(Keeper, ground.vault, facts.spec, budget_bytes, pool, back, grown),
+        supervision=_vital(),
+    )
+    custodian: Ref[CustodianMessage] = system.spawn(
+        "custodian",
+        partial(Custodian, store, keeper, ground.vault, pool, quota_of(settings.memory)),
         supervision=_vital(),
     )
     company = Company(
         gpu=gpu,
         keeper=keeper,
         store=store,
+        custodian=custodian,
         facts=facts,
         codec=_codec(settings, ground.entry).label,
         durable_turns=settings.memory.durability == "turn",
@@ -179,16 +191,22 @@ def make_stage(
     return Stage(model, spec, _codec(settings, entry), limits, emit, pool), facts
 
 
-def serve(settings: Settings) -> int:
+def announce_plainly(model: str, url: str) -> None:
+    """Say on standard error that the agents are at home."""
+    print(f"greenroom serves {model} at {url}", file=sys.stderr, flush=True)
+
+
+def serve(settings: Settings, announce: Callable[[str, str], None] = announce_plainly) -> int:
     """Serve over HTTP until SIGINT or SIGTERM; returns the exit status.
 
-    A second signal ends the process at once.
+    ``announce`` is told the model's name and the URL once turns are taken. A second signal ends
+    the process at once.
     """
     start_logging(settings.log)
-    return uvloop.run(_serve(settings))
+    return uvloop.run(_serve(settings, announce))
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, announce: Callable[[str, str], None]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     serving = False
@@ -205,7 +223,7 @@ async def _serve(settings: Settings) -> int:
     server = settings.server
     async with open_house(settings) as house, serve_http(house, server.host, server.port) as url:
         serving = True
-        print(f"greenroom serves {house.model.name} at {url}", file=sys.stderr, flush=True)
+        announce(house.model.name, url)
         stopped = asyncio.ensure_future(stop.wait())
         either: list[asyncio.Future[Any]] = [stopped, house.failure]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

@@ -2,7 +2,13 @@
 
 import msgspec
 
-from greenroom.actors.messages import GpuMessage, KeeperMessage, ModelFacts, StoreMessage
+from greenroom.actors.messages import (
+    CustodianMessage,
+    GpuMessage,
+    KeeperMessage,
+    ModelFacts,
+    StoreMessage,
+)
 from greenroom.runtime.ref import Ref
 
 
@@ -12,6 +18,7 @@ class Company(msgspec.Struct, frozen=True):
     gpu: Ref[GpuMessage]
     keeper: Ref[KeeperMessage]
     store: Ref[StoreMessage]
+    custodian: Ref[CustodianMessage]
     facts: ModelFacts
     codec: str
     durable_turns: bool

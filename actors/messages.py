@@ -8,6 +8,7 @@ from greenroom.runtime.codec import Payload
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.job import Job, JobEvent
 from greenroom.runtime.message import Message, Request
+from greenroom.runtime.reach import Rows
 from greenroom.runtime.records import AgentInfo, ChatMessage, Heard, TurnEvent, TurnRequest
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.segments import Piece, Segment
@@ -121,17 +122,46 @@ class Shed(Message, frozen=True):
     num_bytes: int
 
 
-KeeperMessage = Fetch | Keep | Weigh | Shed
+class Settle(Message, frozen=True):
+    """What was kept is committed, or never will be: its files may be deleted again."""
+
+    ids: tuple[str, ...]
+
+
+class Doom(Request[None], frozen=True):
+    """These segments' files are about to go, unless a turn has kept them or is going to: said
+    before it is looked up that nobody needs them."""
+
+    ids: tuple[str, ...]
+
+
+class Drop(Request[int], frozen=True):
+    """Delete files and hot bytes of those of these segments that are still doomed; bytes freed."""
+
+    ids: tuple[str, ...]
+
+
+KeeperMessage = Fetch | Keep | Weigh | Settle | Doom | Drop | Shed
 
 
 # To the store
 
 
 class Match(Request[tuple[Piece, ...]], frozen=True):
-    """The longest prefix of ``tokens`` that anybody in the namespace remembers."""
+    """The longest prefix of ``tokens`` that anybody in the namespace remembers.
+
+    Nothing of it is evicted or collected until ``holder`` commits, matches again or lets go.
+    """
 
     namespace: str
     tokens: tuple[int, ...]
+    holder: AgentKey | None = None
+
+
+class LetGo(Message, frozen=True):
+    """What this agent has matched and not committed may be evicted and collected again."""
+
+    holder: AgentKey
 
 
 class Recall(Request[tuple[Piece, ...]], frozen=True):
@@ -181,7 +211,97 @@ class Whose(Request[AgentKey | None], frozen=True):
     rendered: str
 
 
-StoreMessage = Match | Recall | Commit | Forget | FindAgent | ListAgents | Enrol | Whose
+class Remove(Request[tuple[str, ...]], frozen=True):
+    """Forget these segments, except what a head, a pin or a running turn needs; the ids of those
+    gone, whose files are then to be deleted."""
+
+    ids: tuple[str, ...]
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """What the index holds, and where running turns go on from."""
+
+    rows: Rows
+    held: frozenset[str]
+
+
+class Survey(Request[Reach], frozen=True):
+    """What needs what on disk."""
+
+
+class Evict(Request[tuple[str, ...]], frozen=True):
+    """Of these segments only what they say stays known, except where a pin or a running turn needs
+    the bytes; the ids of those whose files are then to be deleted."""
+
+    ids: tuple[str, ...]
+
+
+class Unstored(Request[tuple[str, ...]], frozen=True):
+    """Which of these ids are of no segment that has bytes."""
+
+    ids: tuple[str, ...]
+
+
+StoreMessage = (
+    Match
+    | LetGo
+    | Recall
+    | Commit
+    | Forget
+    | FindAgent
+    | ListAgents
+    | Enrol
+    | Whose
+    | Remove
+    | Survey
+    | Evict
+    | Unstored
+)
+
+
+# To the custodian
+
+
+class Freed(msgspec.Struct, frozen=True):
+    """What is gone from disk."""
+
+    num_segments: int
+    num_bytes: int
+
+
+class Erase(Request[Freed], frozen=True):
+    """Remove these segments now, rows and files, except what a head, a pin or a running turn
+    needs. Afterwards no byte of them is in the store."""
+
+    ids: tuple[str, ...]
+
+
+class Wrote(Message, frozen=True):
+    """The store has grown by so many bytes; None where the disk had no room for them."""
+
+    num_bytes: int | None
+
+
+class Cleared(msgspec.Struct, frozen=True):
+    """What a round has found and done; ``num_bytes`` is what the store takes now."""
+
+    num_bytes: int
+    quota_bytes: int
+    num_strays: int
+    num_collected: int
+    num_evicted: int
+    freed_bytes: int
+
+
+class Tidy(Request[Cleared], frozen=True):
+    """Go through the whole store and clear what the quota and the time allow to go."""
+
+
+class Rounds(Message, frozen=True):
+    """It is time for a round, as the custodian tells itself."""
+
+
+CustodianMessage = Erase | Wrote | Tidy | Rounds
 
 
 # To an agent

@@ -13,20 +13,27 @@ from greenroom.actors.messages import (
     AgentKey,
     Commit,
     Enrol,
+    Evict,
     FindAgent,
     Forget,
+    LetGo,
     ListAgents,
     Match,
+    Reach,
     Recall,
+    Remove,
     StoreMessage,
+    Survey,
+    Unstored,
     Whose,
 )
+from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.errors import Conflict
 from greenroom.runtime.forest import Forest
 from greenroom.runtime.index import AgentRow, Contents, Index, PinRow
 from greenroom.runtime.records import AgentInfo
-from greenroom.runtime.segments import chain_length
+from greenroom.runtime.segments import Piece, chain_length
 
 T = TypeVar("T")
 
@@ -44,13 +51,16 @@ class Store(Actor[StoreMessage]):
         self._agents: dict[AgentKey, AgentRow] = {}
         self._heads: dict[str, AgentKey] = {}
         self._pins: set[PinRow] = set()
+        self._evicted: set[str] = set()  # known by what they say, without bytes
+        self._held: dict[AgentKey, str] = {}  # where running turns go on from
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="greenroom-index")
 
     async def on_start(self) -> None:
         """Read the index."""
         contents = await self._indexed(self._load)
         for segment in contents.segments:
-            self._forest.add(segment)
+            self._forest.add(segment, stored=segment.id not in contents.evicted)
+        self._evicted.update(contents.evicted)
         for row in contents.agents:
             self._know(row)
         self._pins.update(contents.pins)
@@ -66,8 +76,10 @@ class Store(Actor[StoreMessage]):
     async def handle(self, message: StoreMessage) -> object:
         """Answer, and write down what changes."""
         match message:
-            case Match(namespace, tokens):
-                return self._forest.match(namespace, tokens)
+            case Match(namespace, tokens, holder):
+                return self._match(namespace, tokens, holder)
+            case LetGo(holder):
+                self._held.pop(holder, None)
             case Recall(head):
                 return self._forest.chain(head)
             case Whose(namespace, tokens, rendered):
@@ -79,11 +91,21 @@ class Store(Actor[StoreMessage]):
                 rows = [r for k, r in self._agents.items() if k.namespace == namespace]
                 return tuple(self._info(r) for r in sorted(rows, key=lambda r: r.name))
             case Enrol(key, system):
-                return self._info(await self._enrol(key, system))
+                return self._info(await whole(self._enrol(key, system)))
             case Commit():
-                await self._commit(message)
+                await whole(self._commit(message))
             case Forget(segment_id):
                 self._forest.lose(segment_id)
+                self._evicted.add(segment_id)
+            case Survey():
+                held = frozenset(self._held.values())
+                return Reach(await self._indexed(self._index.rows), held)
+            case Evict(ids):
+                return await whole(self._evict(ids))
+            case Unstored(ids):
+                return tuple(i for i in ids if i not in self._forest or i in self._evicted)
+            case Remove(ids):
+                return await whole(self._remove(ids))
             case _:
                 assert_never(message)
         return None
@@ -120,6 +142,43 @@ class Store(Actor[StoreMessage]):
             last_used=now,
         )
 
+    def _match(
+        self, namespace: str, tokens: tuple[int, ...], holder: AgentKey | None
+    ) -> tuple[Piece, ...]:
+        found = self._forest.match(namespace, tokens)
+        if holder is not None:
+            self._held.pop(holder, None)
+            if found:
+                self._held[holder] = found[-1].segment.id
+        return found
+
+    async def _evict(self, ids: tuple[str, ...]) -> tuple[str, ...]:
+        needed = {
+            piece.segment.id
+            for end in (*self._held.values(), *(pin.segment for pin in self._pins))
+            for piece in self._forest.chain(end)
+        }
+        going = tuple(each for each in ids if each in self._forest and each not in needed)
+        await self._indexed(partial(self._index.unstore, going))
+        for each in going:
+            self._forest.lose(each)
+        self._evicted.update(going)
+        return going
+
+    async def _remove(self, ids: tuple[str, ...]) -> tuple[str, ...]:
+        held = frozenset(self._held.values())
+
+        def work() -> tuple[str, ...]:
+            gone = self._index.collect(ids, held)
+            self._index.scrub()
+            return gone
+
+        gone = await self._indexed(work)
+        for each in gone:
+            self._forest.remove(each)
+        self._evicted.difference_update(gone)
+        return gone
+
     async def _commit(self, turn: Commit) -> None:
         row = msgspec.structs.replace(
             self._agents.get(turn.key) or self._new(turn.key, None),
@@ -127,10 +186,14 @@ class Store(Actor[StoreMessage]):
             fingerprint=self._fingerprint,
             last_used=time.time(),
         )
-        await self._indexed(partial(self._index.commit, turn.segments, row))
+        known = self._agents.get(turn.key)
+        used = {known.head if known else None, turn.segments[0].parent if turn.segments else None}
+        await self._indexed(partial(self._index.commit, turn.segments, row, used))
+        self._evicted.difference_update(segment.id for segment in turn.segments)
         for segment in turn.segments:
             self._forest.add(segment)
         self._know(row)
+        self._held.pop(turn.key, None)
 
     def _know(self, row: AgentRow) -> None:
         key = AgentKey(row.namespace, row.name)

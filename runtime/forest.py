@@ -28,14 +28,15 @@ class Forest:
     def __contains__(self, segment_id: object) -> bool:
         return segment_id in self._segments
 
-    def add(self, segment: Segment) -> None:
-        """Know a segment. One whose parent is not known has lost its chain, and is left out."""
+    def add(self, segment: Segment, *, stored: bool = True) -> None:
+        """Know a segment. One whose parent is not known has lost its chain, and is left out; one
+        that is not ``stored`` has its place in chains, and matches nothing."""
         if segment.parent is not None and segment.parent not in self._segments:
             return
         self._segments[segment.id] = segment
         if segment.parent is not None:
             self._children.setdefault(segment.parent, {})[segment.id] = segment
-        grounded = segment.parent is None or segment.parent in self._prefixes
+        grounded = stored and (segment.parent is None or segment.parent in self._prefixes)
         if segment.fingerprint == self._fingerprint and grounded:
             self._prefixes.insert(segment)
 
@@ -48,6 +49,20 @@ class Forest:
         segment = self._segments.get(segment_id)
         if segment is not None:
             self._prefixes.remove(segment)
+
+    def remove(self, segment_id: str) -> None:
+        """Know a segment no more; nothing that is known may stand on it."""
+        segment = self._segments.get(segment_id)
+        if segment is None:
+            return
+        self._prefixes.remove(segment)
+        del self._segments[segment_id]
+        self._children.pop(segment_id, None)
+        if segment.parent is not None:
+            siblings = self._children.get(segment.parent, {})
+            siblings.pop(segment_id, None)
+            if not siblings:
+                self._children.pop(segment.parent, None)
 
     def chain(self, head: str | None) -> tuple[Piece, ...]:
         """The chain that ends at ``head``; empty when any of it is lost."""

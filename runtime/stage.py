@@ -192,8 +192,7 @@ class Stage:
         s.computed = stop
         s.planned = self.counters.steps
         if stop == len(s.job.tokens) and s.job.max_tokens:
-            logits = logits[:, -1, :]
-            first = s.sampler(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+            first = s.draw.first(logits[:, -1, :])
             mx.eval(first, states)
             self._count_chunk(s, num_tokens, started)
             self._first_token(uid, s, cast("int", first.item()))
@@ -214,7 +213,7 @@ class Stage:
         s.first_at = s.last_at = self._now()
         s.emitted = 1
         s.first_token = token
-        self._emit(uid, JobTokens(tokens=(token,)))
+        self._emit(uid, JobTokens((token,), s.draw.told()))
         self.counters.ttft_s.add(s.first_at - s.submitted_at)
         if token in s.job.stop_tokens:
             self._end(uid, s, "stop")
@@ -225,7 +224,7 @@ class Stage:
 
     def _join(self, uid: int, s: StageSequence) -> None:
         if not s.in_batch:
-            self._batch.join(uid, s.job, s.first_token, s.cache, s.sampler)
+            self._batch.join(uid, s.job, s.first_token, s.cache, s.draw)
             s.cache = []
             s.in_batch = True
 
@@ -242,7 +241,7 @@ class Stage:
     def _apply(self, row: Row, now: float) -> None:
         s = self._sequences[row.uid]
         self.counters.gapped(s.gapped(now))
-        self._emit(row.uid, JobTokens(tokens=(row.token,)))
+        self._emit(row.uid, JobTokens((row.token,), s.draw.told()))
         if row.reason is not None and row.cache is not None:
             s.cache, s.kept = row.cache, s.emitted
             s.in_batch = False
