@@ -278,6 +278,8 @@ class AgentActor(Actor[AgentMessage]):
                     ttft_ms=1e3 * (times.first_token - turn.arrived),
                     decode_ms=1e3 * (times.last_token - times.first_token),
                     commit_ms=1e3 * (now - emitted),
+                    prefill_ms=1e3 * times.prefill_s,
+                    max_gap_ms=1e3 * times.max_gap_s,
                 ),
                 head=self._memory.head if self._company.durable_turns else None,
             )

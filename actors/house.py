@@ -6,8 +6,8 @@ from typing import Protocol
 import msgspec
 
 from greenroom.runtime.channel import Channel
+from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.inspect import SystemInfo
-from greenroom.runtime.pace import StageCounters
 from greenroom.runtime.records import (
     AgentInfo,
     Forgotten,

@@ -14,9 +14,9 @@ import uvloop
 from greenroom.actors.house import ModelCard, Status
 from greenroom.actors.http import serve_http
 from greenroom.runtime.channel import Channel
+from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.errors import NotFound
 from greenroom.runtime.inspect import SystemInfo
-from greenroom.runtime.pace import StageCounters
 from greenroom.runtime.records import (
     AgentInfo,
     Forgotten,
