@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 
 Role = Literal["system", "user", "assistant", "tool"]
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -107,8 +107,7 @@ class Timings(msgspec.Struct, frozen=True):
 
     ``queue_ms`` until the stage took it, ``restore_ms`` decoding its segments, ``ttft_ms`` until
     its first token, ``decode_ms`` from the first token to the last, ``commit_ms`` from the last
-    token until the turn was durable. ``prefill_ms`` is the time in its own prefill chunks,
-    ``max_gap_ms`` the longest between two of its tokens.
+    token until the turn was durable.
     """
 
     queue_ms: float
@@ -116,8 +115,6 @@ class Timings(msgspec.Struct, frozen=True):
     ttft_ms: float
     decode_ms: float
     commit_ms: float
-    prefill_ms: float = 0.0
-    max_gap_ms: float = 0.0
 
 
 class TurnStarted(msgspec.Struct, frozen=True, tag=True):
@@ -156,6 +153,7 @@ class TurnDone(msgspec.Struct, frozen=True, tag=True):
     """The turn ended and, with durability "turn", is on disk.
 
     The agent stands at ``head``; None when that is not on disk yet (durability "async").
+    ``tool_calls`` are what the model wants to have called, ``reasoning`` what it thought aloud.
     ``notices`` say what the caller should know beside the answer, each a code, a colon and words.
     """
 
@@ -166,6 +164,8 @@ class TurnDone(msgspec.Struct, frozen=True, tag=True):
     timings: Timings
     head: str | None
     notices: tuple[str, ...] = ()
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 TurnEvent = TurnStarted | TextDelta | TurnDone
