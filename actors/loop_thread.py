@@ -74,7 +74,8 @@ class LoopThread:
 
         held = asyncio.run_coroutine_threadsafe(hold(), self._loop)
         try:
-            wait((inside, held), return_when=FIRST_COMPLETED)
+            either: tuple[Future[Any], ...] = (inside, held)
+            wait(either, return_when=FIRST_COMPLETED)
             if not inside.done():
                 held.result()  # raises what entering raised
             yield inside.result()

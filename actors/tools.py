@@ -7,7 +7,7 @@ What the model sends is checked against the hints before the function runs.
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Protocol, get_type_hints, runtime_checkable
 
 import msgspec
 
@@ -21,6 +21,7 @@ class ToolRefusal(GreenroomError):
     """What the model is told in place of a result: its own mistake, or that the tool failed."""
 
 
+@runtime_checkable
 class Runnable(Protocol):
     """A tool that can be run: ``spec`` is what the model is told of it.
 
@@ -83,13 +84,15 @@ class Toolbox:
         self._tools: dict[str, Runnable] = {}
         specs: dict[str, Tool] = {}
         for given in tools:
-            tool = FunctionTool(given) if inspect.isroutine(given) else given
-            spec = tool if isinstance(tool, Tool) else tool.spec
+            if isinstance(given, Tool):
+                spec = given
+            else:
+                tool = given if isinstance(given, Runnable) else FunctionTool(given)
+                spec = tool.spec
+                self._tools[spec.name] = tool
             if spec.name in specs:
                 raise TypeError(f"two tools are called {spec.name}")
             specs[spec.name] = spec
-            if not isinstance(tool, Tool):
-                self._tools[spec.name] = tool
         self.specs = tuple(specs.values())
         self._elsewhere = frozenset(specs) - frozenset(self._tools)
 

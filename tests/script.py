@@ -23,13 +23,14 @@ class Scripted:
         self._dones: Sequence[TurnDone] = dones
         self.requests: list[TurnRequest] = []
         self.left = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def open_turn(self, request: TurnRequest) -> Channel[TurnEvent]:
         done = self._dones[min(len(self.requests), len(self._dones) - 1)]
         self.requests.append(request)
         channel: Channel[TurnEvent] = Channel(8)
         channel.on_cancel(self._leave)
-        asyncio.get_running_loop().create_task(self._play(channel, done))
+        self._tasks.add(asyncio.create_task(self._play(channel, done)))
         return channel
 
     def _leave(self) -> None:

@@ -110,11 +110,12 @@ def test_what_cannot_be_a_tool() -> None:
     async def many(*xs: int) -> int:
         return len(xs)
 
-    for function, words in (
+    refused: list[tuple[Any, str]] = [
         (plain, "not an async function"),
         (namespace["untyped"], "no type hint"),
         (many, "arguments have names"),
-    ):
+    ]
+    for function, words in refused:
         with pytest.raises(TypeError, match=words):
             FunctionTool(function)
     with pytest.raises(TypeError, match="two tools"):
