@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 
 Role = Literal["system", "user", "assistant", "tool"]
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -156,6 +156,7 @@ class TurnDone(msgspec.Struct, frozen=True, tag=True):
     """The turn ended and, with durability "turn", is on disk.
 
     The agent stands at ``head``; None when that is not on disk yet (durability "async").
+    ``tool_calls`` are what the model wants to have called, ``reasoning`` what it thought aloud.
     ``notices`` say what the caller should know beside the answer, each a code, a colon and words.
     """
 
@@ -166,6 +167,8 @@ class TurnDone(msgspec.Struct, frozen=True, tag=True):
     timings: Timings
     head: str | None
     notices: tuple[str, ...] = ()
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 TurnEvent = TurnStarted | TextDelta | TurnDone
