@@ -46,6 +46,8 @@ class StageSettings(_Section, frozen=True):
     chunk_tokens: Count
     max_decode_gap_ms: Duration
     scheduler: bool
+    memory_budget_mb: Amount
+    memory_wait_s: Positive
 
 
 class MemorySettings(_Section, frozen=True):
@@ -56,6 +58,8 @@ class MemorySettings(_Section, frozen=True):
     resident_budget_mb: Amount
     release_after_s: Positive
     durability: Literal["turn", "async"]
+    disk_quota_mb: Amount
+    keep_branches_s: Duration
 
 
 class ActorSettings(_Section, frozen=True):

@@ -10,6 +10,8 @@ All methods block and may be called from several threads at once.
 
 import contextlib
 import hashlib
+import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -28,6 +30,7 @@ FORMAT = "greenroom segment"
 FORMAT_VERSION = "1"
 _SUFFIX = ".safetensors"
 _MAX_HEADER = 64 << 20
+_SEGMENT_PATH = re.compile(r"segments/(?P<a>[0-9a-f]{2})/(?P=a)([0-9a-f]{38})\.safetensors")
 # A closed table: uint16 is how numpy carries the bits of a bfloat16.
 _TYPES: Mapping[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -64,6 +67,16 @@ class Foreign(VaultError):
     """The file is sound but not ours to read: another format, codec or model."""
 
 
+class Found(msgspec.Struct, frozen=True):
+    """A file in the store: its path below the store's folder, its size and the time of its last
+    change. ``segment_id`` is set where it bears the name of a segment."""
+
+    path: str
+    num_bytes: int
+    modified: float
+    segment_id: str | None
+
+
 class _Tensor(msgspec.Struct):
     dtype: str
     shape: tuple[int, ...]
@@ -76,6 +89,7 @@ class Vault:
     def __init__(
         self, root: Path, fingerprint: str | None = None, medium: Medium | None = None
     ) -> None:
+        self.root = root
         self._segments = root / "segments"
         self._quarantine = root / "quarantine"
         self._temporary = root / "tmp"
@@ -141,7 +155,7 @@ class Vault:
 
     def _fill(self, path: Path, segment: Segment, payload: Payload) -> None:
         with self._medium.create(path) as file:
-            for chunk in _file_content(segment, payload):
+            for chunk in file_content(segment, payload):
                 self._medium.write(file, chunk)
             self._medium.sync(file)
 
@@ -150,21 +164,22 @@ class Vault:
 
         Raises Missing, Damaged, Unreadable or Foreign.
         """
-        try:
+        with _opening(segment_id):
             content = np.fromfile(self.path(segment_id), np.uint8)
-        except FileNotFoundError:
-            raise Missing(f"segment {segment_id} has no file", segment_id=segment_id) from None
-        except (IsADirectoryError, NotADirectoryError) as error:
-            raise Damaged(f"segment {segment_id}: {error}", segment_id=segment_id) from error
-        except OSError as error:
-            raise Unreadable(f"segment {segment_id}: {error}", segment_id=segment_id) from error
-        segment, payload = _parse(segment_id, content)
+        segment, payload = parse_file(segment_id, content)
         if self._fingerprint not in (None, segment.fingerprint):
             raise Foreign(
                 f"segment {segment_id} belongs to model {segment.fingerprint}",
                 segment_id=segment_id,
             )
         return segment, payload
+
+    def outline(self, segment_id: str) -> Payload:
+        """A segment's arrays to look at, not to decode: the file is mapped, and only its header
+        is read and believed. Raises as ``read``."""
+        with _opening(segment_id):
+            content = np.memmap(self.path(segment_id), np.uint8, "r")
+        return parse_file(segment_id, content, verify=False)[1]
 
     def ids(self) -> Iterator[str]:
         """Ids of all segment files, in no order."""
@@ -213,14 +228,50 @@ class Vault:
             self._medium.unlink(path)
         return len(leftovers)
 
-    def usage_bytes(self) -> int:
-        """Bytes of every file here: segments, quarantine, leftovers and strangers alike."""
-        total = 0
+    def survey(self) -> Iterator[Found]:
+        """Every file here: segments, quarantine, leftovers and strangers alike."""
         for folder in (self._segments, self._quarantine, self._temporary):
-            for path in folder.rglob("*"):
+            yield from self._found(folder)
+
+    def usage_bytes(self) -> int:
+        """Bytes of every file here."""
+        return sum(each.num_bytes for each in self.survey())
+
+    def index_bytes(self) -> int:
+        """Bytes of the index beside the segments, its log apart, which comes and goes."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.root / "index.sqlite").stat().st_size
+        return 0
+
+    def sweep(self, paths: Iterable[str]) -> int:
+        """Remove files that ``survey`` has found to be nobody's; returns the bytes freed."""
+        return sum(self._remove(self.root / each) for each in paths)
+
+    def _found(self, folder: Path) -> Iterator[Found]:
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._found(Path(entry.path))
+                    continue
                 with contextlib.suppress(FileNotFoundError):
-                    total += path.stat().st_size if path.is_file() else 0
-        return total
+                    facts = entry.stat(follow_symlinks=False)
+                    path = Path(entry.path).relative_to(self.root).as_posix()
+                    named = _SEGMENT_PATH.fullmatch(path)
+                    segment_id = named[1] + named[2] if named else None
+                    yield Found(path, facts.st_size, facts.st_mtime, segment_id)
+
+
+@contextlib.contextmanager
+def _opening(segment_id: str) -> Iterator[None]:
+    """What goes wrong while a segment's file is opened, as our errors."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Missing(f"segment {segment_id} has no file", segment_id=segment_id) from None
+    except (IsADirectoryError, NotADirectoryError, ValueError) as error:  # ValueError: empty
+        raise Damaged(f"segment {segment_id}: {error}", segment_id=segment_id) from error
+    except OSError as error:
+        raise Unreadable(f"segment {segment_id}: {error}", segment_id=segment_id) from error
 
 
 def content_digest(record: str, arrays: Mapping[str, Array]) -> str:
@@ -237,7 +288,7 @@ def content_digest(record: str, arrays: Mapping[str, Array]) -> str:
     return hasher.hexdigest()
 
 
-def _file_content(segment: Segment, payload: Payload) -> Iterator[memoryview]:
+def file_content(segment: Segment, payload: Payload) -> Iterator[memoryview]:
     """A segment's file, piece by piece."""
     record = msgspec.json.encode(segment).decode()
     header: dict[str, object] = {
@@ -261,9 +312,8 @@ def _file_content(segment: Segment, payload: Payload) -> Iterator[memoryview]:
         yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _parse(
-    segment_id: str, content: np.ndarray[Any, np.dtype[np.uint8]]
-) -> tuple[Segment, Payload]:
+def parse_file(segment_id: str, content: Bytes, *, verify: bool = True) -> tuple[Segment, Payload]:
+    """What a segment's file holds, as views of ``content``. Raises Damaged or Foreign."""
     try:
         size = int.from_bytes(content[:8].tobytes(), "little")
         if len(content) < 8 or not 0 < size <= min(len(content) - 8, _MAX_HEADER):
@@ -279,7 +329,7 @@ def _parse(
             for name, tensor in header.items()
         }
         record = metadata["segment"]
-        if content_digest(record, arrays) != metadata["digest"]:
+        if verify and content_digest(record, arrays) != metadata["digest"]:
             raise Damaged(f"segment {segment_id} fails its digest", segment_id=segment_id)
         segment = msgspec.json.decode(record, type=Segment)
     except (ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError) as error:
