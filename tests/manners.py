@@ -45,7 +45,8 @@ def tokenizer_of(model_path: Path, family: str) -> TokenizerWrapper:
         "eos_token": end,
         "additional_special_tokens": sorted({*_SPECIAL.findall(template), begin, end}),
     }
-    return load_tokenizer(model_path, manners)
+    tokenizer: TokenizerWrapper = load_tokenizer(model_path, manners)
+    return tokenizer
 
 
 @cache
