@@ -44,6 +44,7 @@ from greenroom.runtime.records import (
     Usage,
 )
 from greenroom.runtime.segments import chain_length
+from greenroom.runtime.template import Frame
 
 
 class _Performed(msgspec.Struct):
@@ -108,7 +109,8 @@ class AgentActor(Actor[AgentMessage]):
             await self._repeat(turn, said, chain_length(chain))
             return
         messages = whole_history(turn.request, chain, self._memory.system, heard)
-        draft = await asyncio.to_thread(self._memory.draft, messages, chain, rendered_prompt)
+        frame = Frame(turn.request.tools, turn.request.template_kwargs)
+        draft = await asyncio.to_thread(self._memory.draft, messages, chain, rendered_prompt, frame)
         max_tokens = clip_max_tokens(turn.request, draft.prompt, facts.context_window)
         draft, pieces = await self._memory.match(draft)
         sampling = fill_sampling(turn.request.sampling, facts)

@@ -34,9 +34,10 @@ from greenroom.runtime.job import Job, JobDone
 from greenroom.runtime.records import ChatMessage, Sampling
 from greenroom.runtime.resume import stand_at
 from greenroom.runtime.segments import Piece, chain_length, cut
+from greenroom.runtime.template import PLAIN, Frame
 from greenroom.runtime.text import Prompt, Remembered, Text
 
-Tokenized = Callable[[Text, Sequence[ChatMessage], Sequence[Remembered]], Prompt]
+Tokenized = Callable[[Text, Sequence[ChatMessage], Sequence[Remembered], Frame], Prompt]
 """From messages, and the remembered runs of what they render to, to the prompt's tokens."""
 SILENT = Sampling(temperature=0.0, top_p=1.0, seed=0)
 """For jobs that generate nothing."""
@@ -72,7 +73,11 @@ class Memory:
         return await self._company.store.ask(Recall(self.head))
 
     def draft(
-        self, messages: Sequence[ChatMessage], chain: Sequence[Piece], tokenized: Tokenized
+        self,
+        messages: Sequence[ChatMessage],
+        chain: Sequence[Piece],
+        tokenized: Tokenized,
+        frame: Frame = PLAIN,
     ) -> Draft:
         """Render and tokenize: work that grows with the context, to be done off the event loop."""
         facts = self._company.facts
@@ -83,7 +88,7 @@ class Memory:
             codec=self._company.codec,
             matched=(),
             messages=tuple(messages),
-            prompt=tokenized(facts.text, messages, known),
+            prompt=tokenized(facts.text, messages, known, frame),
         )
 
     async def match(

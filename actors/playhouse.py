@@ -33,6 +33,7 @@ from greenroom.runtime.records import (
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.system import System
+from greenroom.runtime.template import Frame
 
 
 class Playhouse:
@@ -133,7 +134,8 @@ class Playhouse:
         if request.agent is not None:
             return AgentKey(request.namespace, request.agent)
         text = self._company.facts.text
-        rendered = await asyncio.to_thread(text.render, request.messages)
+        frame = Frame(request.tools, request.template_kwargs)
+        rendered = await asyncio.to_thread(text.render, request.messages, frame)
         tokens = await asyncio.to_thread(text.encode, rendered)
         known = await self._company.store.ask(Whose(request.namespace, tokens, rendered))
         return known or AgentKey(request.namespace, f"anon-{secrets.token_hex(6)}")

@@ -28,14 +28,15 @@ class Forest:
     def __contains__(self, segment_id: object) -> bool:
         return segment_id in self._segments
 
-    def add(self, segment: Segment) -> None:
-        """Know a segment. One whose parent is not known has lost its chain, and is left out."""
+    def add(self, segment: Segment, *, stored: bool = True) -> None:
+        """Know a segment. One whose parent is not known has lost its chain, and is left out; one
+        that is not ``stored`` has its place in chains, and matches nothing."""
         if segment.parent is not None and segment.parent not in self._segments:
             return
         self._segments[segment.id] = segment
         if segment.parent is not None:
             self._children.setdefault(segment.parent, {})[segment.id] = segment
-        grounded = segment.parent is None or segment.parent in self._prefixes
+        grounded = stored and (segment.parent is None or segment.parent in self._prefixes)
         if segment.fingerprint == self._fingerprint and grounded:
             self._prefixes.insert(segment)
 

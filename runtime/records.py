@@ -1,18 +1,29 @@
 """What is said in a turn and what comes of it: plain data that every door and actor shares."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length"]
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A tool that the assistant wants to have called; ``arguments`` is JSON text."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 class ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """One message of a conversation, as chat templates know it.
 
     One that was ``heard`` is open: what follows in the same role continues it. One with a ``key``
-    is remembered once, however often an agent is told it; an answer carries its turn's key.
+    is remembered once, however often an agent is told it; an answer carries its turn's key. An
+    assistant's may hold ``tool_calls`` and the ``reasoning`` that came before its content; a tool's
+    says which of them it answers (``tool_call_id``).
     """
 
     role: Role
@@ -20,6 +31,17 @@ class ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str | None = None
     heard: bool = False
     key: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    reasoning: str | None = None
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A function that the model may ask for; ``parameters`` is a JSON schema of its arguments."""
+
+    name: str
+    description: str | None = None
+    parameters: Mapping[str, Any] = {}
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,8 +76,10 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     ``mode`` "chat" carries the whole history (it is matched against what the agent remembers, and
     branches where it departs); "say" appends to what the agent remembers. ``agent`` ``None`` with
     "chat" means whoever remembers the longest prefix of the history. ``max_tokens`` ``None`` means
-    as many as the context window leaves. A "say" with a ``key`` is answered once: asked again under
-    the same key, the agent repeats what it remembers to have answered.
+    as many as the context window leaves. ``tools`` are told to the model where its chat template
+    wants them; ``template_kwargs`` (``enable_thinking``, ``reasoning_effort``, ...) are variables
+    of the template, which ignores those it does not know. A "say" with a ``key`` is answered once:
+    asked again under the same key, the agent repeats what it remembers to have answered.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -65,6 +89,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     sampling: Sampling = Sampling()
+    tools: tuple[Tool, ...] = ()
+    template_kwargs: Mapping[str, Any] = {}
     key: str | None = None
 
 
@@ -127,6 +153,7 @@ class TurnDone(msgspec.Struct, frozen=True, tag=True):
     """The turn ended and, with durability "turn", is on disk.
 
     The agent stands at ``head``; None when that is not on disk yet (durability "async").
+    ``notices`` say what the caller should know beside the answer, each a code, a colon and words.
     """
 
     agent: str
@@ -135,6 +162,7 @@ class TurnDone(msgspec.Struct, frozen=True, tag=True):
     usage: Usage
     timings: Timings
     head: str | None
+    notices: tuple[str, ...] = ()
 
 
 TurnEvent = TurnStarted | TextDelta | TurnDone
