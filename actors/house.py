@@ -7,7 +7,14 @@ import msgspec
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.inspect import SystemInfo
 from greenroom.runtime.pace import StageCounters
-from greenroom.runtime.records import AgentInfo, Heard, HearRequest, TurnEvent, TurnRequest
+from greenroom.runtime.records import (
+    AgentInfo,
+    Heard,
+    HearRequest,
+    SpawnRequest,
+    TurnEvent,
+    TurnRequest,
+)
 from greenroom.runtime.settings import Settings
 
 
@@ -44,6 +51,9 @@ class House(Protocol):
     it raises ``InvalidRequest``, ``MailboxFull`` or ``Unavailable``. ``heard`` says how far the
     agent has got; with ``settled`` it waits until all of it is durable, and raises what prevents
     that.
+
+    ``spawn`` finds or makes an agent, and raises ``Conflict`` where it exists with another system
+    prompt.
     """
 
     @property
@@ -57,6 +67,8 @@ class House(Protocol):
     async def hear(self, request: HearRequest) -> None: ...
 
     async def heard(self, namespace: str, agent: str, *, settled: bool = True) -> Heard: ...
+
+    async def spawn(self, request: SpawnRequest) -> AgentInfo: ...
 
     async def agents(self, namespace: str) -> list[AgentInfo]: ...
 

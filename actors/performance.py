@@ -17,7 +17,12 @@ from greenroom.actors.house import House
 from greenroom.actors.ongoing import opened
 from greenroom.actors.scene_messages import Interrupted, Speaking, Tell, Token
 from greenroom.runtime.clock import Clock
-from greenroom.runtime.errors import ActorFailed, GreenroomError, InvalidRequest, NotFound, Unavailable
+from greenroom.runtime.errors import (
+    ActorFailed,
+    GreenroomError,
+    InvalidRequest,
+    Unavailable,
+)
 from greenroom.runtime.plot import ending, next_entries, who_is_next
 from greenroom.runtime.records import (
     ChatMessage,
@@ -202,8 +207,6 @@ class Performance:
         """Forget the ephemeral members' memory of a phase that is over."""
         for member in self._transcript.scenario.members:
             if member.ephemeral:
-                with contextlib.suppress(NotFound):
-                    await self._house.forget(self._namespace, agent_of(member, phase))
                 await self._house.spawn(
                     SpawnRequest(
                         namespace=self._namespace, name=self._agent(member), system=member.system
@@ -288,9 +291,7 @@ class Performance:
         scenario = so_far.scenario
         member = scenario.member(cue.speaker)
         told = [
-            ChatMessage(
-                "user", line.text, said_as(line), heard=True, key=self._key(line.number)
-            )
+            ChatMessage("user", line.text, said_as(line), heard=True, key=self._key(line.number))
             for line in so_far.unheard(member, cue.horizon, cue.phase)
         ]
         if cue.text or not told:

@@ -12,12 +12,14 @@ from greenroom.actors.messages import (
     Attend,
     Count,
     DirectorMessage,
+    Enrol,
     Hear,
     ListAgents,
     Turn,
     Wake,
     Whose,
 )
+from greenroom.actors.theatre import Scenes
 from greenroom.runtime.catalog import ModelEntry, check_requested
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import ActorStopped, InvalidRequest, Unavailable
@@ -27,6 +29,7 @@ from greenroom.runtime.records import (
     ChatMessage,
     Heard,
     HearRequest,
+    SpawnRequest,
     TurnEvent,
     TurnRequest,
 )
@@ -49,6 +52,7 @@ class Playhouse:
         company: Company,
         director: Ref[DirectorMessage],
         system: System,
+        scenes: Scenes,
     ) -> None:
         self.settings = settings
         self.model = ModelCard(
@@ -58,6 +62,7 @@ class Playhouse:
         self._company = company
         self._director = director
         self.system = system
+        self.scenes = scenes
         self.namespace = derive_namespace(settings.server.api_key)
         self._draining = False
 
@@ -116,6 +121,11 @@ class Playhouse:
     async def enrol(self, name: str, system: str | None) -> None:
         """Make the agent unless it is there. Raises Conflict for another system prompt."""
         await self._director.ask(Wake(AgentKey(self.namespace, name), system))
+
+    async def spawn(self, request: SpawnRequest) -> AgentInfo:
+        """The agent of that name, made unless it is there; see ``House``."""
+        key = AgentKey(request.namespace, request.name)
+        return await self._company.store.ask(Enrol(key, request.system))
 
     async def agents(self, namespace: str) -> list[AgentInfo]:
         """Every agent of the namespace, by name."""

@@ -99,7 +99,7 @@ class Read(Request[tuple[Entry, ...]], frozen=True):
 SceneMessage = Perform | HoldVote | Tell | Watch | Look | Read
 
 
-class FindScene(Request["Ref[SceneMessage]"], frozen=True):
+class FindScene(Request[Ref[SceneMessage]], frozen=True):
     """The scene's actor. Raises NotFound (``scene``)."""
 
     namespace: str

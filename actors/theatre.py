@@ -1,4 +1,4 @@
-"""The theatre: finds or makes scenes, and supervises them; what the doors ask for goes through it."""
+"""The theatre: finds or makes scenes and supervises them; the doors ask for scenes here."""
 
 import secrets
 from functools import partial

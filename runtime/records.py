@@ -193,6 +193,14 @@ class Heard(msgspec.Struct, frozen=True):
     head: str | None
 
 
+class SpawnRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent that is wanted; ``system`` None leaves its system prompt as it is."""
+
+    namespace: str = ""
+    name: str
+    system: str | None = None
+
+
 class AgentInfo(msgspec.Struct, frozen=True):
     """What is known of an agent without waking it. Times are seconds since the epoch."""
 

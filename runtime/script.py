@@ -108,12 +108,10 @@ def _volunteers(now: Situation) -> list[str]:
         turns = {name: in_phase.count(name) for name in now.cast}
         fewest = min(turns.values())
         ready = [
-            name
-            for name in now.cast
-            if name not in speaking
-            and turns[name] < fewest + MAX_LEAD
-            and (in_phase[-1:] != [name] or len(now.cast) == 1)
+            name for name in now.cast if name not in speaking and turns[name] < fewest + MAX_LEAD
         ]
+        # Nobody goes on alone while somebody else may.
+        ready = [name for name in ready if in_phase[-1:] != [name]] or ready
         if not ready:
             break
         called = next((name for name in mentioned if name in ready), None)

@@ -21,6 +21,7 @@ from greenroom.runtime.records import (
     AgentInfo,
     Heard,
     HearRequest,
+    SpawnRequest,
     TextDelta,
     Timings,
     TurnDone,
@@ -85,6 +86,7 @@ class SmallHouse:
         self.refusal: Exception | None = None
         self.requests: list[TurnRequest] = []
         self.told: list[HearRequest] = []
+        self.spawned: list[SpawnRequest] = []
         self.namespaces: list[str] = []
         self.opened = asyncio.Event()
         self.left = asyncio.Event()
@@ -126,6 +128,10 @@ class SmallHouse:
     async def agents(self, namespace: str) -> list[AgentInfo]:
         self.namespaces.append(namespace)
         return [AgentInfo("alice", "Be brief.", "0badc0de", 28, 1.0, 2.0)]
+
+    async def spawn(self, request: SpawnRequest) -> AgentInfo:
+        self.spawned.append(request)
+        return AgentInfo(request.name, request.system, None, 0, 1.0, 1.0)
 
     def resolve_model(self, name: str | None) -> str:
         if name in (None, "default", "smol", "org/Smol"):
