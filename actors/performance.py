@@ -21,6 +21,7 @@ from greenroom.runtime.errors import (
     ActorFailed,
     GreenroomError,
     InvalidRequest,
+    NotFound,
     Unavailable,
 )
 from greenroom.runtime.plot import ending, next_entries, who_is_next
@@ -207,6 +208,8 @@ class Performance:
         """Forget the ephemeral members' memory of a phase that is over."""
         for member in self._transcript.scenario.members:
             if member.ephemeral:
+                with contextlib.suppress(NotFound):
+                    await self._house.forget(self._namespace, agent_of(member, phase))
                 await self._house.spawn(
                     SpawnRequest(
                         namespace=self._namespace, name=self._agent(member), system=member.system

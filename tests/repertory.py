@@ -20,6 +20,7 @@ from greenroom.runtime.errors import (
     GreenroomError,
     InvalidRequest,
     MailboxFull,
+    NotFound,
     StageFailed,
 )
 from greenroom.runtime.ledger import SceneRow
@@ -27,6 +28,7 @@ from greenroom.runtime.mailbox import MailboxSpec
 from greenroom.runtime.records import (
     AgentInfo,
     ChatMessage,
+    Forgotten,
     HearRequest,
     SpawnRequest,
     TextDelta,
@@ -53,6 +55,7 @@ class World:
         self.entries: dict[str, list[Entry]] = {}
         self.prompts: list[tuple[str, tuple[ChatMessage, ...]]] = []
         self.num_answers = 0
+        self.forgotten: list[str] = []
 
 
 class PaperScribe(Scribe):
@@ -121,6 +124,12 @@ class Repertory(SmallHouse):
     async def spawn(self, request: SpawnRequest) -> AgentInfo:
         self.world.memories.setdefault(request.name, [])
         return await super().spawn(request)
+
+    async def forget(self, namespace: str, agent: str) -> Forgotten:
+        if self.world.memories.pop(agent, None) is None:
+            raise NotFound(agent)
+        self.world.forgotten.append(agent)
+        return Forgotten(1, 1)
 
     async def hear(self, request: HearRequest) -> None:
         message = ChatMessage(

@@ -165,6 +165,7 @@ def test_an_ephemeral_member_knows_its_phase_only() -> None:
     known = {m.content for m in world.memories["eph~2"]}
     assert known & of_phase[1]
     assert not known & of_phase[0]
+    assert world.forgotten == ["eph~1"]
     assert {m.content for m in world.memories["ann"]} >= of_phase[0]
 
 
