@@ -36,10 +36,12 @@ class ModelCard(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What goes on inside: every actor, and what the stage has done so far."""
+    """What goes on inside: every actor, what the stage has done so far, and what was found out
+    about the model's chat template when it was loaded, in words."""
 
     stage: StageCounters
     actors: SystemInfo
+    template: tuple[str, ...] = ()
 
 
 class House(Protocol):

@@ -128,7 +128,8 @@ class Playhouse(Verbs):
 
     async def status(self) -> Status:
         """A look inside, for operators."""
-        return Status(await self.counters(), self.system.inspect())
+        template = self._company.facts.text.report.lines()
+        return Status(await self.counters(), self.system.inspect(), template)
 
     async def counters(self) -> StageCounters:
         """What the stage has done so far."""
