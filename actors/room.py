@@ -12,6 +12,7 @@ from greenroom.actors.app import open_house
 from greenroom.actors.http import serve_http
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
+from greenroom.actors.scene_handle import Scene
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.names import validate_name
 from greenroom.runtime.records import (
@@ -27,6 +28,7 @@ from greenroom.runtime.records import (
     TurnRequest,
     Usage,
 )
+from greenroom.runtime.scenario import Member, Order, Phase, Scenario
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -135,6 +137,48 @@ class Room:
         name = validate_name(name)
         await self._house.enrol(name, system)
         return Agent(self._house, name)
+
+    async def scene(
+        self,
+        scene: str | Scenario,
+        members: Sequence[Agent | Member] = (),
+        *,
+        phases: Sequence[Phase] = (),
+        order: Order = "round_robin",
+        moderator: str | None = None,
+        max_turns: int | None = None,
+        stop_words: Sequence[str] = (),
+        max_tokens: int = 96,
+        temperature: float | None = None,
+        seed: int | None = None,
+    ) -> Scene:
+        """A scene of that name, made if there is none, with all that has happened in it.
+
+        Members are agents of this room, or described by ``Member``; the other arguments are those
+        of ``Scenario``, which may be given whole (``read_scenario`` reads one from a file). With
+        neither it is one that is there. Raises InvalidRequest for what cannot be performed,
+        Conflict when another scene has that name, NotFound when there is none.
+        """
+        scenes, namespace = self._house.scenes, self._house.namespace
+        if isinstance(scene, str) and not members:
+            return Scene(scenes, namespace, (await scenes.info(namespace, scene)).name)
+        if isinstance(scene, str):
+            scene = Scenario(
+                name=scene,
+                members=tuple(
+                    m if isinstance(m, Member) else Member(name=m.name, agent=m.name)
+                    for m in members
+                ),
+                phases=tuple(phases),
+                order=order,
+                moderator=moderator,
+                max_turns=max_turns,
+                stop_words=tuple(stop_words),
+                max_tokens=max_tokens,
+                temperature=temperature,
+                seed=seed,
+            )
+        return Scene(scenes, namespace, (await scenes.create(namespace, scene)).name)
 
     async def agents(self) -> list[AgentInfo]:
         """Every agent of this room, by name."""
