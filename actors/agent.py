@@ -1,7 +1,6 @@
 """An agent: a named conversation with a life of its own, one turn at a time."""
 
 import asyncio
-import contextlib
 import secrets
 import time
 from typing import assert_never
@@ -87,9 +86,17 @@ class AgentActor(Actor[AgentMessage]):
 
     async def _turn(self, turn: Turn) -> None:
         """What is wrong with the request is told to the caller, and no more."""
+        meter = self._company.meter
         try:
-            with contextlib.suppress(ChannelCancelled):  # the caller has left, the work has ended
-                await self._take(turn)
+            await self._take(turn)
+        except ChannelCancelled:  # the caller has left, the work has ended
+            meter.broken("left")
+        except asyncio.CancelledError:
+            meter.broken("left")
+            raise
+        except Exception:
+            meter.broken("failed")
+            raise
         finally:
             self._hearing.resume()
         turn.reply.close()
@@ -137,6 +144,7 @@ class AgentActor(Actor[AgentMessage]):
         text = self._company.facts.text
         reader = text.reader(turn.request.stop)
         cached = 0
+        last: float | None = None
         async for event in events:
             match event:
                 case JobStarted(cached_tokens):
@@ -144,6 +152,7 @@ class AgentActor(Actor[AgentMessage]):
                     outbox.put(TurnStarted(self._key.name, num_prompt, cached))
                 case JobTokens(tokens) if not reader.stopped:
                     performed.tokens += tokens
+                    last = self._measured(last)
                     new = reader.read(tokens)
                     outbox.put(TextDelta(new, tokens))
                     if reader.stopped:
@@ -158,6 +167,13 @@ class AgentActor(Actor[AgentMessage]):
                 case _:  # what the stage emitted before it knew of a stop string
                     pass
         raise GreenroomError("the stage closed a turn without ending it")
+
+    def _measured(self, last: float | None) -> float:
+        """Note the gap since the last token; the time now."""
+        now = time.perf_counter()
+        if last is not None:
+            self._company.meter.gap(now - last)
+        return now
 
     def _let_go(self, uid: int, performed: _Performed, visible: str) -> None:
         keep, performed.kept_text = self._company.facts.text.kept(performed.tokens, visible)
@@ -200,22 +216,22 @@ class AgentActor(Actor[AgentMessage]):
     ) -> None:
         times = ended.done.times
         now = time.perf_counter()
-        outbox.put(
-            TurnDone(
-                agent=self._key.name,
-                text=performed.visible,
-                finish_reason=performed.reason,
-                usage=Usage(ended.num_prompt, len(performed.tokens), ended.cached),
-                timings=Timings(
-                    queue_ms=1e3 * (times.admitted - turn.arrived),
-                    restore_ms=1e3 * times.restore_s,
-                    ttft_ms=1e3 * (times.first_token - turn.arrived),
-                    decode_ms=1e3 * (times.last_token - times.first_token),
-                    commit_ms=1e3 * (now - emitted),
-                ),
-                head=self._memory.head if self._company.durable_turns else None,
-            )
+        done = TurnDone(
+            agent=self._key.name,
+            text=performed.visible,
+            finish_reason=performed.reason,
+            usage=Usage(ended.num_prompt, len(performed.tokens), ended.cached),
+            timings=Timings(
+                queue_ms=1e3 * (times.admitted - turn.arrived),
+                restore_ms=1e3 * times.restore_s,
+                ttft_ms=1e3 * (times.first_token - turn.arrived),
+                decode_ms=1e3 * (times.last_token - times.first_token),
+                commit_ms=1e3 * (now - emitted),
+            ),
+            head=self._memory.head if self._company.durable_turns else None,
         )
+        self._company.meter.done(done)
+        outbox.put(done)
         await outbox.flush()
 
 

@@ -27,6 +27,7 @@ from greenroom.actors.messages import (
     ModelFacts,
     Room,
 )
+from greenroom.actors.meter import Meter
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.store import Store
 from greenroom.runtime.catalog import ModelEntry, load_catalog
@@ -123,6 +124,7 @@ async def _people(system: System, settings: Settings, ground: _Ground, pool: Exe
         store=store,
         facts=facts,
         codec=_codec(settings, ground.entry).label,
+        meter=Meter(),
         durable_turns=settings.memory.durability == "turn",
     )
     mailbox = MailboxSpec(settings.actors.mailbox_capacity)

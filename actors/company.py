@@ -3,6 +3,7 @@
 import msgspec
 
 from greenroom.actors.messages import GpuMessage, KeeperMessage, ModelFacts, StoreMessage
+from greenroom.actors.meter import Meter
 from greenroom.runtime.ref import Ref
 
 
@@ -14,4 +15,5 @@ class Company(msgspec.Struct, frozen=True):
     store: Ref[StoreMessage]
     facts: ModelFacts
     codec: str
+    meter: Meter
     durable_turns: bool

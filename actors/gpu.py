@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import assert_never
 
 import mlx.core as mx
-import msgspec
 
 from greenroom.actors.messages import (
     Count,
@@ -130,7 +129,7 @@ class GpuActor(Actor[GpuMessage]):
             case Describe():
                 return self._performance.facts
             case Count():
-                return await self._worker.call(lambda: msgspec.structs.replace(stage.counters))
+                return await self._worker.call(stage.count)
             case _:
                 assert_never(message)
         return None

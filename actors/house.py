@@ -4,6 +4,8 @@ from typing import Protocol
 
 import msgspec
 
+from greenroom.actors.messages import Held, Stored
+from greenroom.actors.meter import Meter
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.inspect import SystemInfo
 from greenroom.runtime.pace import StageCounters
@@ -25,10 +27,12 @@ class ModelCard(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What goes on inside: every actor, and what the stage has done so far."""
+    """What goes on inside: every actor, what the stage has done so far, and what is kept where."""
 
     stage: StageCounters
     actors: SystemInfo
+    hot: Held
+    stored: Stored
 
 
 class House(Protocol):
@@ -43,7 +47,7 @@ class House(Protocol):
     ``hear`` tells an agent something without asking for an answer, and returns before it is heard:
     it raises ``InvalidRequest``, ``MailboxFull`` or ``Unavailable``. ``heard`` says how far the
     agent has got; with ``settled`` it waits until all of it is durable, and raises what prevents
-    that.
+    that. ``status`` raises ``Unavailable`` while the stage cannot answer. ``meter`` measures turns.
     """
 
     @property
@@ -51,6 +55,9 @@ class House(Protocol):
 
     @property
     def model(self) -> ModelCard: ...
+
+    @property
+    def meter(self) -> Meter: ...
 
     async def open_turn(self, request: TurnRequest) -> Channel[TurnEvent]: ...
 

@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler
 from greenroom.actors.chat import ChatDoor
 from greenroom.actors.guard import NAMESPACE, Guard, guarding
 from greenroom.actors.house import House
+from greenroom.actors.metrics import MetricsDoor
 from greenroom.actors.problems import problem
 from greenroom.actors.request_id import REQUEST_ID, REQUEST_ID_HEADER, request_id
 from greenroom.actors.websocket import SocketDoor
@@ -79,20 +80,25 @@ def build_app(house: House, *, host: str | None = None) -> web.Application:
         admin_key=server.admin_key,
         allowed_origins=server.allowed_origins,
     )
+    metrics = MetricsDoor(house)
     app = web.Application(
-        middlewares=[_edge, guarding(guard)], client_max_size=server.max_body_mb << 20
+        middlewares=[metrics.counting, _edge, guarding(guard)],
+        client_max_size=server.max_body_mb << 20,
     )
     lobby, chat, sockets = Lobby(house), ChatDoor(house), SocketDoor(house)
     app.add_routes(
         [
             web.get("/health", lobby.health),
             web.get("/health/ready", lobby.ready),
+            web.get("/metrics", metrics.get),
             web.get("/v1/models", lobby.models),
             web.get("/v1/models/{id:.+}", lobby.model),
             web.post("/v1/chat/completions", chat.post),
             web.get("/v1/agents", lobby.agents),
             web.get("/admin/status", lobby.status),
-            web.get("/v1/agents/{name}/stream", sockets.get),
+            web.get("/v1/agents/{name}/stream", sockets.one),
+            web.get("/v1/stream", sockets.many),
+            web.get("/v1/stream/schema", sockets.schema),
         ]
     )
     app.on_response_prepare.append(_stamp)

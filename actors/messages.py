@@ -174,7 +174,19 @@ class Whose(Request[AgentKey | None], frozen=True):
     rendered: str
 
 
-StoreMessage = Match | Recall | Commit | Forget | FindAgent | ListAgents | Enrol | Whose
+class Stored(msgspec.Struct, frozen=True):
+    """What is on disk, of all namespaces and models."""
+
+    num_agents: int
+    num_segments: int
+    num_bytes: int
+
+
+class Survey(Request[Stored], frozen=True):
+    """How much is on disk."""
+
+
+StoreMessage = Match | Recall | Commit | Forget | FindAgent | ListAgents | Enrol | Whose | Survey
 
 
 # To an agent

@@ -14,8 +14,10 @@ from greenroom.actors.messages import (
     DirectorMessage,
     Hear,
     ListAgents,
+    Survey,
     Turn,
     Wake,
+    Weigh,
     Whose,
 )
 from greenroom.runtime.catalog import ModelEntry, check_requested
@@ -33,6 +35,9 @@ from greenroom.runtime.records import (
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.system import System
+
+STATUS_S = 10.0
+"""How long a look inside waits: the stage answers between two steps, unless it is loading."""
 
 
 class Playhouse:
@@ -57,6 +62,7 @@ class Playhouse:
         self._company = company
         self._director = director
         self.system = system
+        self.meter = company.meter
         self.namespace = derive_namespace(settings.server.api_key)
         self._draining = False
 
@@ -80,6 +86,13 @@ class Playhouse:
 
     async def open_turn(self, request: TurnRequest) -> Channel[TurnEvent]:
         """Hand a turn to its agent; see ``House``."""
+        try:
+            return await self._open_turn(request)
+        except Unavailable as error:
+            self.meter.rejected(error)
+            raise
+
+    async def _open_turn(self, request: TurnRequest) -> Channel[TurnEvent]:
         if self._draining:
             raise Unavailable("the server is shutting down", retry_after_s=5.0)
         self._company.facts.text.check_size(request.messages, self._company.facts.context_window)
@@ -120,7 +133,10 @@ class Playhouse:
 
     async def status(self) -> Status:
         """A look inside, for operators."""
-        return Status(await self.counters(), self.system.inspect())
+        counters = await self._company.gpu.ask(Count(), timeout=STATUS_S)
+        hot = await self._company.keeper.ask(Weigh(), timeout=STATUS_S)
+        stored = await self._company.store.ask(Survey(), timeout=STATUS_S)
+        return Status(counters, self.system.inspect(), hot, stored)
 
     async def counters(self) -> StageCounters:
         """What the stage has done so far."""

@@ -18,7 +18,9 @@ from greenroom.actors.messages import (
     ListAgents,
     Match,
     Recall,
+    Stored,
     StoreMessage,
+    Survey,
     Whose,
 )
 from greenroom.runtime.actor import Actor
@@ -82,6 +84,8 @@ class Store(Actor[StoreMessage]):
                 return self._info(await self._enrol(key, system))
             case Commit():
                 await self._commit(message)
+            case Survey():
+                return Stored(len(self._agents), len(self._forest), self._forest.num_bytes)
             case Forget(segment_id):
                 self._forest.lose(segment_id)
             case _:

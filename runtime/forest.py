@@ -25,6 +25,11 @@ class Forest:
     def __len__(self) -> int:
         return len(self._segments)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all payloads, as written."""
+        return sum(segment.num_bytes for segment in self._segments.values())
+
     def __contains__(self, segment_id: object) -> bool:
         return segment_id in self._segments
 

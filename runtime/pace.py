@@ -32,7 +32,10 @@ class Pace:
 
 
 class StageCounters(msgspec.Struct):
-    """What the stage has done so far; ``decode_rows / decode_steps`` is the mean batch."""
+    """What the stage has done so far; ``decode_rows / decode_steps`` is the mean batch.
+
+    ``num_jobs`` are on stage or wait for it, and ``resident_bytes`` are in decoded copies, now.
+    """
 
     decode_steps: int = 0
     decode_rows: int = 0
@@ -45,6 +48,8 @@ class StageCounters(msgspec.Struct):
     cancelled: int = 0
     steps: int = 0
     max_decode_gap_s: float = 0.0
+    num_jobs: int = 0
+    resident_bytes: int = 0
 
     @property
     def mean_batch(self) -> float:

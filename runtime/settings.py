@@ -35,6 +35,8 @@ class ServerSettings(_Section, frozen=True):
     admin_key: str
     allowed_origins: tuple[str, ...]
     max_body_mb: Count
+    max_sockets: Count
+    resume_s: Duration
     drain_s: Duration
 
 

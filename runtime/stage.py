@@ -92,6 +92,14 @@ class Stage:
         ended = all(s.phase is Phase.ENDED for s in self._sequences.values())
         return ended and not self._resident.unsettled
 
+    def count(self) -> StageCounters:
+        """The counters as they are now."""
+        return msgspec.structs.replace(
+            self.counters,
+            num_jobs=len(self._sequences),
+            resident_bytes=self._resident.num_bytes,
+        )
+
     def caches(self, uid: int) -> list[Any]:
         """The live caches of a job that is being prefilled, to look at."""
         return self._sequences[uid].cache
