@@ -23,6 +23,7 @@ from greenroom.actors.outbox import Outbox
 from greenroom.actors.turn import (
     Answer,
     Draft,
+    answered,
     clip_max_tokens,
     fill_sampling,
     whole_history,
@@ -41,6 +42,8 @@ from greenroom.runtime.records import (
     TurnStarted,
     Usage,
 )
+from greenroom.runtime.segments import chain_length
+from greenroom.runtime.template import Frame
 
 
 class _Performed(msgspec.Struct):
@@ -71,6 +74,7 @@ class AgentActor(Actor[AgentMessage]):
     async def on_stop(self) -> None:
         """What was heard is not lost, unless the stage or the disk cannot take it any more."""
         await self._hearing.finish()
+        self._memory.let_go()
 
     async def handle(self, message: AgentMessage) -> None:
         """Take the turn, or see to it that something is heard; nobody waits for that."""
@@ -98,6 +102,7 @@ class AgentActor(Actor[AgentMessage]):
             meter.broken("failed")
             raise
         finally:
+            self._memory.let_go()
             self._hearing.resume()
         turn.reply.close()
 
@@ -107,13 +112,35 @@ class AgentActor(Actor[AgentMessage]):
         # Who brings the whole history decides what is in it; what is heard comes after it.
         heard = self._hearing.pending if turn.request.mode == "say" else ()
         chain = await self._memory.chain()
+        if (said := answered(turn.request, chain)) is not None:
+            await self._repeat(turn, said, chain_length(chain))
+            return
         messages = whole_history(turn.request, chain, self._memory.system, heard)
-        draft = await asyncio.to_thread(self._memory.draft, messages, chain, rendered_prompt)
+        frame = Frame(turn.request.tools, turn.request.template_kwargs)
+        draft = await asyncio.to_thread(self._memory.draft, messages, chain, rendered_prompt, frame)
         max_tokens = clip_max_tokens(turn.request, draft.prompt, facts.context_window)
         draft, pieces = await self._memory.match(draft)
         sampling = fill_sampling(turn.request.sampling, facts)
         job = self._memory.job(draft, pieces, sampling, max_tokens)
         await self._perform(turn, draft, job, len(heard))
+
+    async def _repeat(self, turn: Turn, said: str, num_tokens: int) -> None:
+        """Tell once more what was answered under this key: its caller did not get it, or forgot."""
+        outbox = Outbox(turn.reply)
+        passed_ms = 1e3 * (time.perf_counter() - turn.arrived)
+        outbox.put(TurnStarted(self._key.name, num_tokens, num_tokens))
+        outbox.put(TextDelta(said, ()))
+        outbox.put(
+            TurnDone(
+                agent=self._key.name,
+                text=said,
+                finish_reason="stop",
+                usage=Usage(num_tokens, 0, num_tokens),
+                timings=Timings(passed_ms, 0.0, passed_ms, 0.0, 0.0),
+                head=self._memory.head,
+            )
+        )
+        await outbox.flush()
 
     async def _perform(self, turn: Turn, draft: Draft, job: Job, num_heard: int) -> None:
         """Have the stage run the job, tell the caller what comes, and remember it."""
@@ -191,18 +218,20 @@ class AgentActor(Actor[AgentMessage]):
         """Make the turn durable, move the head, and tell the caller."""
         emitted = time.perf_counter()
         if self._company.durable_turns:
-            await self._remember(draft, performed, ended)
+            await self._remember(turn, draft, performed, ended)
             await self._tell_done(turn, outbox, performed, ended, emitted)
             return
         try:
             await self._tell_done(turn, outbox, performed, ended, emitted)
         finally:
-            await self._remember(draft, performed, ended)
+            await self._remember(turn, draft, performed, ended)
 
-    async def _remember(self, draft: Draft, performed: _Performed, ended: "_Ended") -> None:
+    async def _remember(
+        self, turn: Turn, draft: Draft, performed: _Performed, ended: "_Ended"
+    ) -> None:
         stop = ended.done.segments[-1].stop if ended.done.segments else 0
         kept = performed.tokens[: max(0, stop - len(draft.prompt.tokens))]
-        answer = Answer(performed.visible, tuple(kept), performed.kept_text)
+        answer = Answer(performed.visible, tuple(kept), performed.kept_text, turn.request.key)
         await self._memory.grow(draft, answer, ended.uid, ended.done)
         self._hearing.taken(ended.num_heard)
 

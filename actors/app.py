@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,6 +18,7 @@ import msgspec
 import uvloop
 
 from greenroom.actors.company import Company
+from greenroom.actors.custodian import Custodian
 from greenroom.actors.director import Director
 from greenroom.actors.gpu import Emit, GpuActor
 from greenroom.actors.http import serve_http
@@ -118,10 +119,12 @@ async def _people(system: System, settings: Settings, ground: _Ground, pool: Exe
         partial(Keeper, ground.vault, facts.spec, budget_bytes, pool, make_room),
         supervision=_vital(),
     )
+    custodian = system.spawn("custodian", partial(Custodian, store, keeper), supervision=_vital())
     company = Company(
         gpu=gpu,
         keeper=keeper,
         store=store,
+        custodian=custodian,
         facts=facts,
         codec=_codec(settings, ground.entry).label,
         meter=Meter(),
@@ -178,16 +181,22 @@ def make_stage(
     return Stage(model, spec, _codec(settings, entry), limits, emit, pool), facts
 
 
-def serve(settings: Settings) -> int:
+def announce_plainly(model: str, url: str) -> None:
+    """Say on standard error that the agents are at home."""
+    print(f"greenroom serves {model} at {url}", file=sys.stderr, flush=True)
+
+
+def serve(settings: Settings, announce: Callable[[str, str], None] = announce_plainly) -> int:
     """Serve over HTTP until SIGINT or SIGTERM; returns the exit status.
 
-    A second signal ends the process at once.
+    ``announce`` is told the model's name and the URL once turns are taken. A second signal ends
+    the process at once.
     """
     start_logging(settings.log)
-    return uvloop.run(_serve(settings))
+    return uvloop.run(_serve(settings, announce))
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, announce: Callable[[str, str], None]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     serving = False
@@ -204,7 +213,7 @@ async def _serve(settings: Settings) -> int:
     server = settings.server
     async with open_house(settings) as house, serve_http(house, server.host, server.port) as url:
         serving = True
-        print(f"greenroom serves {house.model.name} at {url}", file=sys.stderr, flush=True)
+        announce(house.model.name, url)
         stopped = asyncio.ensure_future(stop.wait())
         either: list[asyncio.Future[Any]] = [stopped, house.failure]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

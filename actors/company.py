@@ -2,7 +2,13 @@
 
 import msgspec
 
-from greenroom.actors.messages import GpuMessage, KeeperMessage, ModelFacts, StoreMessage
+from greenroom.actors.messages import (
+    CustodianMessage,
+    GpuMessage,
+    KeeperMessage,
+    ModelFacts,
+    StoreMessage,
+)
 from greenroom.actors.meter import Meter
 from greenroom.runtime.ref import Ref
 
@@ -13,6 +19,7 @@ class Company(msgspec.Struct, frozen=True):
     gpu: Ref[GpuMessage]
     keeper: Ref[KeeperMessage]
     store: Ref[StoreMessage]
+    custodian: Ref[CustodianMessage]
     facts: ModelFacts
     codec: str
     meter: Meter

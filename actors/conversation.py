@@ -1,11 +1,12 @@
-"""Reading the messages of a request: roles, and content as text or as text parts."""
+"""Reading the messages of a request: roles, text, and tools that were called and have answered."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from greenroom.runtime.errors import InvalidRequest
-from greenroom.runtime.records import ChatMessage, Role
+from greenroom.runtime.records import ChatMessage, Role, ToolCall
 
 # "developer" is the newer name of "system".
 _ROLES: dict[str, Role] = {
@@ -13,14 +14,33 @@ _ROLES: dict[str, Role] = {
     "developer": "system",
     "user": "user",
     "assistant": "assistant",
+    "tool": "tool",
 }
+# Text by its names in chat completions and in responses.
+_TEXTS = frozenset({"text", "input_text", "output_text"})
 
 
 class Part(msgspec.Struct):
-    """One part of a message's content; only text can be read."""
+    """One part of a message's content: text, or an assistant's refusal, which is text too."""
 
     type: str = ""
     text: str | None = None
+    refusal: str | None = None
+
+
+class Function(msgspec.Struct):
+    """What was called; ``arguments`` is JSON text by the book, and an object from some clients."""
+
+    name: str = ""
+    arguments: str | dict[str, Any] = "{}"
+
+
+class Call(msgspec.Struct):
+    """A call of a tool, as the assistant made it."""
+
+    id: str = ""
+    type: str = "function"
+    function: Function = msgspec.field(default_factory=Function)
 
 
 class Message(msgspec.Struct):
@@ -29,7 +49,11 @@ class Message(msgspec.Struct):
     role: str = ""
     content: str | list[Part] | None = None
     name: str | None = None
-    tool_calls: list[msgspec.Raw] | None = None
+    tool_calls: list[Call] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
 
 
 def read_messages(
@@ -55,31 +79,67 @@ def _message(message: Message, path: str, roles: Sequence[str]) -> ChatMessage:
             param=f"{path}.role",
             code="invalid_value",
         )
-    if message.tool_calls:
-        raise _unsupported(f"{path}.tool_calls", "Tool calls are not supported yet.")
+    role = _ROLES[message.role]
+    if message.tool_calls and role != "assistant":
+        raise InvalidRequest(
+            f"{path}.tool_calls: only the assistant calls tools.",
+            param=f"{path}.tool_calls",
+            code="invalid_value",
+        )
+    if role == "tool" and not message.tool_call_id:
+        raise _missing(f"{path}.tool_call_id")
+    calls = [_call(c, f"{path}.tool_calls[{n}]") for n, c in enumerate(message.tool_calls or ())]
+    reasoning = message.reasoning_content or message.reasoning or None
+    content = message.content
+    if content is None and role == "assistant":
+        content = message.refusal
+        if content is None and (calls or reasoning):
+            content = ""
     return ChatMessage(
-        role=_ROLES[message.role],
-        content=_text(message.content, f"{path}.content"),
+        role=role,
+        content=_text(content, f"{path}.content"),
         name=message.name,
+        tool_calls=tuple(calls),
+        tool_call_id=message.tool_call_id if role == "tool" else None,
+        reasoning=reasoning if role == "assistant" else None,
     )
+
+
+def _call(call: Call, path: str) -> ToolCall:
+    if call.type != "function":
+        raise _unsupported(f"{path}.type", f"Only functions can be called, not {call.type!r}.")
+    if not call.id:
+        raise _missing(f"{path}.id")
+    if not call.function.name:
+        raise _missing(f"{path}.function.name")
+    arguments = call.function.arguments
+    if not isinstance(arguments, str):
+        arguments = msgspec.json.encode(arguments).decode()
+    return ToolCall(call.id, call.function.name, arguments)
 
 
 def _text(content: str | list[Part] | None, path: str) -> str:
     if content is None:
-        raise InvalidRequest(f"{path} is missing.", param=path, code="missing_value")
+        raise _missing(path)
     if isinstance(content, str):
         return content
-    texts = []
-    for n, part in enumerate(content):
-        if part.type != "text":
-            raise _unsupported(
-                f"{path}[{n}].type", f"Content of type {part.type!r} is not supported: text only."
-            )
-        if part.text is None:
-            where = f"{path}[{n}].text"
-            raise InvalidRequest(f"{where} is missing.", param=where, code="missing_value")
-        texts.append(part.text)
-    return "".join(texts)
+    return "".join(_part(part, f"{path}[{n}]") for n, part in enumerate(content))
+
+
+def _part(part: Part, path: str) -> str:
+    if part.type == "refusal" and part.refusal is not None:
+        return part.refusal
+    if part.type not in _TEXTS:
+        raise _unsupported(
+            f"{path}.type", f"{path} is {part.type!r}: images, audio and files cannot be read here."
+        )
+    if part.text is None:
+        raise _missing(f"{path}.text")
+    return part.text
+
+
+def _missing(path: str) -> InvalidRequest:
+    return InvalidRequest(f"{path} is missing.", param=path, code="missing_value")
 
 
 def _unsupported(param: str, message: str) -> InvalidRequest:

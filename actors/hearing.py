@@ -11,7 +11,7 @@ import msgspec
 from greenroom.actors.company import Company
 from greenroom.actors.memory import Memory
 from greenroom.actors.messages import Generate, Promote
-from greenroom.actors.turn import Draft, is_known, past
+from greenroom.actors.turn import Draft, is_known, past, unknown
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import GreenroomError, InvalidRequest
 from greenroom.runtime.hearsay import beginning, heard_prompt
@@ -51,8 +51,9 @@ class Hearing:
         return tuple(self._pending)
 
     def tell(self, message: ChatMessage) -> None:
-        """Take a message in as soon as there is time."""
-        self._pending.append(message)
+        """Take a message in as soon as there is time; once, if it has a key."""
+        if unknown([message], self._pending):
+            self._pending.append(message)
         self.resume()
 
     def attend(self, reply: Channel[Heard], *, settled: bool) -> None:
@@ -119,8 +120,12 @@ class Hearing:
         memory = self._memory
         chain = await memory.chain()
         before = past(chain, memory.system)
+        new = unknown(told, before)
+        if not new:
+            self.taken(len(told))
+            return
         try:
-            draft = await asyncio.to_thread(memory.draft, [*before, *told], chain, heard_prompt)
+            draft = await asyncio.to_thread(memory.draft, [*before, *new], chain, heard_prompt)
             self._check_size(draft)
         except InvalidRequest:
             self.taken(len(told))  # it would be refused again

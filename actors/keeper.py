@@ -5,7 +5,16 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import assert_never
 
-from greenroom.actors.messages import Fetch, Fetched, Held, Keep, KeeperMessage, Weigh
+from greenroom.actors.messages import (
+    Drop,
+    Fetch,
+    Fetched,
+    Held,
+    Keep,
+    KeeperMessage,
+    Settle,
+    Weigh,
+)
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.codec import BadPayload, Payload, check
 from greenroom.runtime.hot import HotPayloads
@@ -33,8 +42,9 @@ class Keeper(Actor[KeeperMessage]):
         self._hot = HotPayloads(budget_bytes)
         self._pool = pool
         self._changed = changed
+        self._unsettled: set[str] = set()  # kept by turns that have not committed yet
 
-    async def handle(self, message: KeeperMessage) -> Fetched | Held | bool:
+    async def handle(self, message: KeeperMessage) -> object:
         """Answer with bytes, or once bytes are safe."""
         match message:
             case Fetch(ids):
@@ -47,8 +57,22 @@ class Keeper(Actor[KeeperMessage]):
                 return kept
             case Weigh():
                 return Held(len(self._hot), self._hot.num_bytes, self._hot.evicted)
+            case Settle(ids):
+                self._unsettled.difference_update(ids)
+            case Drop(ids):
+                freed = await self._drop(ids)
+                self._changed(self._hot.num_bytes)
+                return freed
             case _:
                 assert_never(message)
+        return None
+
+    async def _drop(self, ids: tuple[str, ...]) -> int:
+        doomed = [each for each in ids if each not in self._unsettled]
+        for each in doomed:
+            self._hot.drop(each)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._vault.purge, doomed)
 
     async def _fetch(self, ids: tuple[str, ...]) -> Fetched:
         cold = [i for i in ids if self._hot.get(i) is None]
@@ -89,6 +113,7 @@ class Keeper(Actor[KeeperMessage]):
 
     async def _keep(self, segments: tuple[tuple[Segment, Payload], ...]) -> bool:
         loop = asyncio.get_running_loop()
+        self._unsettled.update(segment.id for segment, _ in segments)
         writes = [
             loop.run_in_executor(self._pool, self._vault.write, segment, payload)
             for segment, payload in segments

@@ -1,5 +1,6 @@
 """An agent's memory: where it stands, what of a prompt it knows already, and how it grows."""
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
@@ -13,8 +14,10 @@ from greenroom.actors.messages import (
     FindAgent,
     Forget,
     Keep,
+    LetGo,
     Match,
     Recall,
+    Settle,
 )
 from greenroom.actors.turn import (
     Answer,
@@ -26,13 +29,15 @@ from greenroom.actors.turn import (
 )
 from greenroom.runtime import job as stage
 from greenroom.runtime.codec import link
+from greenroom.runtime.errors import ActorStopped, MailboxFull
 from greenroom.runtime.job import Job, JobDone
 from greenroom.runtime.records import ChatMessage, Sampling
 from greenroom.runtime.resume import stand_at
 from greenroom.runtime.segments import Piece, chain_length, cut
+from greenroom.runtime.template import PLAIN, Frame
 from greenroom.runtime.text import Prompt, Remembered, Text
 
-Tokenized = Callable[[Text, Sequence[ChatMessage], Sequence[Remembered]], Prompt]
+Tokenized = Callable[[Text, Sequence[ChatMessage], Sequence[Remembered], Frame], Prompt]
 """From messages, and the remembered runs of what they render to, to the prompt's tokens."""
 SILENT = Sampling(temperature=0.0, top_p=1.0, seed=0)
 """For jobs that generate nothing."""
@@ -58,12 +63,21 @@ class Memory:
         if info is not None:
             self.head, self.system = info.head, info.system
 
+    def let_go(self) -> None:
+        """The turn is over: what it has matched may be evicted, unless a head needs it."""
+        with contextlib.suppress(MailboxFull, ActorStopped):  # held until the next turn, then
+            self._company.store.tell(LetGo(self._key))
+
     async def chain(self) -> tuple[Piece, ...]:
         """The chain up to the head."""
         return await self._company.store.ask(Recall(self.head))
 
     def draft(
-        self, messages: Sequence[ChatMessage], chain: Sequence[Piece], tokenized: Tokenized
+        self,
+        messages: Sequence[ChatMessage],
+        chain: Sequence[Piece],
+        tokenized: Tokenized,
+        frame: Frame = PLAIN,
     ) -> Draft:
         """Render and tokenize: work that grows with the context, to be done off the event loop."""
         facts = self._company.facts
@@ -74,7 +88,7 @@ class Memory:
             codec=self._company.codec,
             matched=(),
             messages=tuple(messages),
-            prompt=tokenized(facts.text, messages, known),
+            prompt=tokenized(facts.text, messages, known, frame),
         )
 
     async def match(
@@ -87,7 +101,9 @@ class Memory:
         window must still hold what the next token sees.
         """
         store = self._company.store
-        matched = await store.ask(Match(self._key.namespace, draft.prompt.tokens[:limit]))
+        matched = await store.ask(
+            Match(self._key.namespace, draft.prompt.tokens[:limit], self._key)
+        )
         fetched = await self._company.keeper.ask(Fetch(tuple(p.segment.id for p in matched)))
         if fetched.bad is not None:
             await store.ask(Forget(fetched.bad))
@@ -134,6 +150,7 @@ class Memory:
         is_new = await self._company.keeper.ask(Keep(tuple(zip(segments, payloads, strict=True))))
         head = segments[-1].id if segments else self.head
         await self._company.store.ask(Commit(self._key, segments, head))
+        self._company.keeper.tell(Settle(tuple(s.id for s in segments)))
         self.head = head
         self._handle = uid if segments and is_new else None
         self._copied = (*draft.matched, *(Piece(s, s.num_tokens) for s in segments))

@@ -114,17 +114,39 @@ class Weigh(Request[Held], frozen=True):
     """How much is hot."""
 
 
-KeeperMessage = Fetch | Keep | Weigh
+class Settle(Message, frozen=True):
+    """What was kept is committed, or never will be: its files may be deleted again."""
+
+    ids: tuple[str, ...]
+
+
+class Drop(Request[int], frozen=True):
+    """Delete these segments' files and hot bytes, unless a turn has just kept them; bytes freed."""
+
+    ids: tuple[str, ...]
+
+
+KeeperMessage = Fetch | Keep | Weigh | Settle | Drop
 
 
 # To the store
 
 
 class Match(Request[tuple[Piece, ...]], frozen=True):
-    """The longest prefix of ``tokens`` that anybody in the namespace remembers."""
+    """The longest prefix of ``tokens`` that anybody in the namespace remembers.
+
+    Nothing of it is evicted or collected until ``holder`` commits, matches again or lets go.
+    """
 
     namespace: str
     tokens: tuple[int, ...]
+    holder: AgentKey | None = None
+
+
+class LetGo(Message, frozen=True):
+    """What this agent has matched and not committed may be evicted and collected again."""
+
+    holder: AgentKey
 
 
 class Recall(Request[tuple[Piece, ...]], frozen=True):
@@ -174,6 +196,13 @@ class Whose(Request[AgentKey | None], frozen=True):
     rendered: str
 
 
+class Remove(Request[tuple[str, ...]], frozen=True):
+    """Forget these segments, except what a head, a pin or a running turn needs; the ids of those
+    gone, whose files are then to be deleted."""
+
+    ids: tuple[str, ...]
+
+
 class Stored(msgspec.Struct, frozen=True):
     """What is on disk, of all namespaces and models."""
 
@@ -186,7 +215,39 @@ class Survey(Request[Stored], frozen=True):
     """How much is on disk."""
 
 
-StoreMessage = Match | Recall | Commit | Forget | FindAgent | ListAgents | Enrol | Whose | Survey
+StoreMessage = (
+    Match
+    | LetGo
+    | Recall
+    | Commit
+    | Forget
+    | FindAgent
+    | ListAgents
+    | Enrol
+    | Whose
+    | Remove
+    | Survey
+)
+
+
+# To the custodian
+
+
+class Freed(msgspec.Struct, frozen=True):
+    """What is gone from disk."""
+
+    num_segments: int
+    num_bytes: int
+
+
+class Erase(Request[Freed], frozen=True):
+    """Remove these segments now, rows and files, except what a head, a pin or a running turn
+    needs. Afterwards no byte of them is in the store."""
+
+    ids: tuple[str, ...]
+
+
+CustodianMessage = Erase
 
 
 # To an agent

@@ -35,6 +35,7 @@ from greenroom.runtime.records import (
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.system import System
+from greenroom.runtime.template import Frame
 
 STATUS_S = 10.0
 """How long a look inside waits: the stage answers between two steps, unless it is loading."""
@@ -109,7 +110,9 @@ class Playhouse:
             raise Unavailable("the server is shutting down", retry_after_s=5.0)
         if not request.content.strip():
             raise InvalidRequest("there is nothing to hear", param="content", code="empty_string")
-        message = ChatMessage(request.role, request.content, request.name, heard=True)
+        message = ChatMessage(
+            request.role, request.content, request.name, heard=True, key=request.key
+        )
         self._company.facts.text.check_size([message], self._company.facts.context_window)
         agent = await self._director.ask(Wake(AgentKey(request.namespace, request.agent)))
         agent.tell(Hear(message))
@@ -147,7 +150,8 @@ class Playhouse:
         if request.agent is not None:
             return AgentKey(request.namespace, request.agent)
         text = self._company.facts.text
-        rendered = await asyncio.to_thread(text.render, request.messages)
+        frame = Frame(request.tools, request.template_kwargs)
+        rendered = await asyncio.to_thread(text.render, request.messages, frame)
         tokens = await asyncio.to_thread(text.encode, rendered)
         known = await self._company.store.ask(Whose(request.namespace, tokens, rendered))
         return known or AgentKey(request.namespace, f"anon-{secrets.token_hex(6)}")

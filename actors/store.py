@@ -15,20 +15,23 @@ from greenroom.actors.messages import (
     Enrol,
     FindAgent,
     Forget,
+    LetGo,
     ListAgents,
     Match,
     Recall,
+    Remove,
     Stored,
     StoreMessage,
     Survey,
     Whose,
 )
+from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.errors import Conflict
 from greenroom.runtime.forest import Forest
 from greenroom.runtime.index import AgentRow, Contents, Index, PinRow
 from greenroom.runtime.records import AgentInfo
-from greenroom.runtime.segments import chain_length
+from greenroom.runtime.segments import Piece, chain_length
 
 T = TypeVar("T")
 
@@ -46,6 +49,7 @@ class Store(Actor[StoreMessage]):
         self._agents: dict[AgentKey, AgentRow] = {}
         self._heads: dict[str, AgentKey] = {}
         self._pins: set[PinRow] = set()
+        self._held: dict[AgentKey, str] = {}  # where running turns go on from
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="greenroom-index")
 
     async def on_start(self) -> None:
@@ -68,8 +72,10 @@ class Store(Actor[StoreMessage]):
     async def handle(self, message: StoreMessage) -> object:
         """Answer, and write down what changes."""
         match message:
-            case Match(namespace, tokens):
-                return self._forest.match(namespace, tokens)
+            case Match(namespace, tokens, holder):
+                return self._match(namespace, tokens, holder)
+            case LetGo(holder):
+                self._held.pop(holder, None)
             case Recall(head):
                 return self._forest.chain(head)
             case Whose(namespace, tokens, rendered):
@@ -81,13 +87,15 @@ class Store(Actor[StoreMessage]):
                 rows = [r for k, r in self._agents.items() if k.namespace == namespace]
                 return tuple(self._info(r) for r in sorted(rows, key=lambda r: r.name))
             case Enrol(key, system):
-                return self._info(await self._enrol(key, system))
+                return self._info(await whole(self._enrol(key, system)))
             case Commit():
-                await self._commit(message)
+                await whole(self._commit(message))
             case Survey():
                 return Stored(len(self._agents), len(self._forest), self._forest.num_bytes)
             case Forget(segment_id):
                 self._forest.lose(segment_id)
+            case Remove(ids):
+                return await whole(self._remove(ids))
             case _:
                 assert_never(message)
         return None
@@ -124,6 +132,29 @@ class Store(Actor[StoreMessage]):
             last_used=now,
         )
 
+    def _match(
+        self, namespace: str, tokens: tuple[int, ...], holder: AgentKey | None
+    ) -> tuple[Piece, ...]:
+        found = self._forest.match(namespace, tokens)
+        if holder is not None:
+            self._held.pop(holder, None)
+            if found:
+                self._held[holder] = found[-1].segment.id
+        return found
+
+    async def _remove(self, ids: tuple[str, ...]) -> tuple[str, ...]:
+        held = frozenset(self._held.values())
+
+        def work() -> tuple[str, ...]:
+            gone = self._index.collect(ids, held)
+            self._index.scrub()
+            return gone
+
+        gone = await self._indexed(work)
+        for each in gone:
+            self._forest.remove(each)
+        return gone
+
     async def _commit(self, turn: Commit) -> None:
         row = msgspec.structs.replace(
             self._agents.get(turn.key) or self._new(turn.key, None),
@@ -135,6 +166,7 @@ class Store(Actor[StoreMessage]):
         for segment in turn.segments:
             self._forest.add(segment)
         self._know(row)
+        self._held.pop(turn.key, None)
 
     def _know(self, row: AgentRow) -> None:
         key = AgentKey(row.namespace, row.name)

@@ -8,8 +8,16 @@ import msgspec
 from greenroom.actors.messages import ModelFacts
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.job import Encoded
-from greenroom.runtime.records import ChatMessage, Sampling, TurnRequest
-from greenroom.runtime.segments import Kind, Piece, Segment, chain_length, make_segment, transcript
+from greenroom.runtime.records import ChatMessage, Sampling, ToolCall, TurnRequest
+from greenroom.runtime.segments import (
+    Kind,
+    Message,
+    Piece,
+    Segment,
+    chain_length,
+    make_segment,
+    transcript,
+)
 from greenroom.runtime.text import Prompt, Remembered
 
 
@@ -21,11 +29,14 @@ def whole_history(
 ) -> list[ChatMessage]:
     """The messages to render: a chat brings them all, a "say" continues the remembered ones.
 
-    What was ``heard`` since then comes before what is said.
+    What was ``heard`` since then comes before what is said. What is known by its key is left out.
     """
     messages = list(request.messages)
     if request.mode == "say":
-        return [*past(chain, system), *heard, *messages]
+        before = past(chain, system)
+        brought = {m.key for m in messages if m.key is not None}
+        waiting = [m for m in heard if m.key not in brought]
+        return [*before, *unknown([*waiting, *messages], before)]
     if system is not None and messages[0].role != "system":
         messages.insert(0, ChatMessage("system", system))
     return messages
@@ -35,6 +46,28 @@ def past(chain: Sequence[Piece], system: str | None) -> list[ChatMessage]:
     """The messages that a chain stands for; of an empty one the system prompt, if there is one."""
     messages = [msgspec.convert(m, ChatMessage) for m in transcript(chain)]
     return messages or ([] if system is None else [ChatMessage("system", system)])
+
+
+def as_plain(message: ChatMessage) -> Message:
+    """A message as transcripts keep it, equal to what comes back from disk."""
+    plain: Message = msgspec.to_builtins(message)
+    if message.tool_calls:
+        plain["tool_calls"] = list(plain["tool_calls"])
+    return plain
+
+
+def unknown(messages: Sequence[ChatMessage], known: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """The messages without those whose key is that of a known one."""
+    keys = {m.key for m in known if m.key is not None}
+    return [m for m in messages if m.key not in keys]
+
+
+def answered(request: TurnRequest, chain: Sequence[Piece]) -> str | None:
+    """What the agent has answered under the request's key before; None if it has not."""
+    if request.key is None or request.mode != "say":
+        return None
+    said = (m for m in transcript(chain) if m["role"] == "assistant")
+    return next((str(m["content"]) for m in said if m.get("key") == request.key), None)
 
 
 def remembered(
@@ -104,11 +137,28 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What was generated: the text that the caller saw; the tokens and the text that are kept."""
+    """What was generated: the text that the caller saw; the tokens and the text that are kept.
+
+    ``reasoning`` and ``tool_calls`` are what was read out of the text, as the caller saw it.
+    """
 
     visible: str
     tokens: tuple[int, ...]
     text: str
+    key: str | None = None
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    @property
+    def message(self) -> ChatMessage:
+        """The answer as a message of the history."""
+        return ChatMessage(
+            "assistant",
+            self.visible,
+            key=self.key,
+            tool_calls=self.tool_calls,
+            reasoning=self.reasoning,
+        )
 
 
 def make_segments(
@@ -124,9 +174,9 @@ def make_segments(
     that the chain did not know; the answer's run carries the assistant's, or else the last one.
     Without an answer nothing was said: the last run carries what was heard.
     """
-    plain = [msgspec.to_builtins(m) for m in draft.messages]
+    plain = [as_plain(m) for m in draft.messages]
     known = _shared(transcript(draft.matched), plain)
-    said = [{"role": "assistant", "content": answer.visible}] if answer else []
+    said = [as_plain(answer.message)] if answer else []
     parent = draft.matched[-1].segment.id if draft.matched else None
     tokens = draft.prompt.tokens + (answer.tokens if answer else ())
     segments: list[Segment] = []
@@ -169,7 +219,7 @@ def is_known(draft: Draft) -> bool:
     matched = draft.matched
     if chain_length(matched) != len(draft.prompt.tokens):
         return False
-    plain = [msgspec.to_builtins(m) for m in draft.messages]
+    plain = [as_plain(m) for m in draft.messages]
     whole = matched[-1].used == matched[-1].segment.num_tokens
     return whole and transcript(matched) == plain
 

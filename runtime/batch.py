@@ -10,7 +10,7 @@ from mlx_lm.models.cache import BatchKVCache, KVCache
 
 from greenroom.runtime.job import Job
 from greenroom.runtime.records import FinishReason
-from greenroom.runtime.sampling import Sampler, greedy
+from greenroom.runtime.sampling import Draw, greedy
 
 
 class Row:
@@ -41,9 +41,7 @@ class DecodeBatch:
     def __len__(self) -> int:
         return len(self._batch)
 
-    def join(
-        self, uid: int, job: Job, first_token: int, cache: list[Any], sampler: Sampler
-    ) -> None:
+    def join(self, uid: int, job: Job, first_token: int, cache: list[Any], draw: Draw) -> None:
         """Add a prefilled sequence, its ``first_token`` sampled already; it takes ``cache``."""
         row = GenerationBatch(
             model=self._model,
@@ -51,9 +49,9 @@ class DecodeBatch:
             inputs=mx.array([first_token], dtype=mx.uint32),
             prompt_cache=[_batched(c) for c in cache],
             tokens=[[]],
-            samplers=[sampler],
+            samplers=[draw.sampler],
             fallback_sampler=greedy,
-            logits_processors=[[]],
+            logits_processors=[draw.processors],
             stop_sequences=[StopSequences([(t,) for t in job.stop_tokens])],
             max_tokens=[job.max_tokens - 1],
         )

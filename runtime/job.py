@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from llguidance import LLMatcher
 
 from greenroom.runtime.codec import Payload
-from greenroom.runtime.records import FinishReason, Sampling
+from greenroom.runtime.records import FinishReason, Sampling, TokenLogprob
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -26,7 +27,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ``handle`` may name a resident copy whose first rows are what the pieces decode to.
 
     With ``max_tokens`` 0 nothing is generated: the job is done when its prompt is, without a
-    ``JobEnded``. One in the ``background`` gets on only while nobody else is on stage.
+    ``JobEnded``. One in the ``background`` gets on only while nobody else is on stage. A
+    ``matcher``, which is the job's own, keeps what is generated within a grammar.
     """
 
     tokens: tuple[int, ...]
@@ -38,6 +40,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Sampling
     handle: int | None = None
     background: bool = False
+    matcher: LLMatcher | None = None
 
 
 class Encoded(msgspec.Struct, frozen=True):
@@ -64,9 +67,10 @@ class JobStarted(msgspec.Struct, frozen=True, tag=True):
 
 
 class JobTokens(msgspec.Struct, frozen=True, tag=True):
-    """Newly sampled token ids, the end token included."""
+    """Newly sampled token ids, the end token included, and their ``logprobs`` where asked for."""
 
     tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class JobEnded(msgspec.Struct, frozen=True, tag=True):

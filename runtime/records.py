@@ -1,23 +1,47 @@
 """What is said in a turn and what comes of it: plain data that every door and actor shares."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length"]
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A tool that the assistant wants to have called; ``arguments`` is JSON text."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 class ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """One message of a conversation, as chat templates know it.
 
-    One that was ``heard`` is open: what follows in the same role continues it.
+    One that was ``heard`` is open: what follows in the same role continues it. One with a ``key``
+    is remembered once, however often an agent is told it; an answer carries its turn's key. An
+    assistant's may hold ``tool_calls`` and the ``reasoning`` that came before its content; a tool's
+    says which of them it answers (``tool_call_id``).
     """
 
     role: Role
     content: str
     name: str | None = None
     heard: bool = False
+    key: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    reasoning: str | None = None
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A function that the model may ask for; ``parameters`` is a JSON schema of its arguments."""
+
+    name: str
+    description: str | None = None
+    parameters: Mapping[str, Any] = {}
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +50,12 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     ``temperature`` 0 is greedy; ``None`` takes the model's own recommendation. The filters apply
     after temperature, in the order top-k, top-p, min-p; their defaults filter nothing. A turn with
     a ``seed`` draws the same tokens whatever else is in the batch.
+
+    Before all that the logits are shaped: ``repetition_penalty`` is a factor (1 changes nothing)
+    against every token of prompt and answer, ``frequency_penalty`` is subtracted for each time that
+    a token is in the answer already, ``presence_penalty`` once, and ``logit_bias`` adds to tokens.
+    ``top_logprobs`` asks for the log-probability of each token and of so many of the likeliest;
+    ``None`` asks for none.
     """
 
     temperature: float | None = None
@@ -33,6 +63,11 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     top_k: int = 0
     min_p: float = 0.0
     seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    top_logprobs: int | None = None
 
 
 class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +76,10 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     ``mode`` "chat" carries the whole history (it is matched against what the agent remembers, and
     branches where it departs); "say" appends to what the agent remembers. ``agent`` ``None`` with
     "chat" means whoever remembers the longest prefix of the history. ``max_tokens`` ``None`` means
-    as many as the context window leaves.
+    as many as the context window leaves. ``tools`` are told to the model where its chat template
+    wants them; ``template_kwargs`` (``enable_thinking``, ``reasoning_effort``, ...) are variables
+    of the template, which ignores those it does not know. A "say" with a ``key`` is answered once:
+    asked again under the same key, the agent repeats what it remembers to have answered.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -51,6 +89,9 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     sampling: Sampling = Sampling()
+    tools: tuple[Tool, ...] = ()
+    template_kwargs: Mapping[str, Any] = {}
+    key: str | None = None
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -84,17 +125,35 @@ class TurnStarted(msgspec.Struct, frozen=True, tag=True):
     cached_tokens: int
 
 
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """A token and how likely the model found it, before anything shaped or filtered that.
+
+    ``utf8`` is the token's own bytes, which may be part of a character; ``top`` are the likeliest
+    tokens at its place, the likeliest first.
+    """
+
+    token: int
+    logprob: float
+    utf8: bytes = b""
+    top: tuple["TokenLogprob", ...] = ()
+
+
 class TextDelta(msgspec.Struct, frozen=True, tag=True):
-    """New text (possibly empty while a character is incomplete) and the token ids behind it."""
+    """New text (possibly empty while a character is incomplete) and the token ids behind it.
+
+    ``logprobs`` are those of the tokens, where they were asked for.
+    """
 
     text: str
     tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class TurnDone(msgspec.Struct, frozen=True, tag=True):
     """The turn ended and, with durability "turn", is on disk.
 
     The agent stands at ``head``; None when that is not on disk yet (durability "async").
+    ``notices`` say what the caller should know beside the answer, each a code, a colon and words.
     """
 
     agent: str
@@ -103,19 +162,24 @@ class TurnDone(msgspec.Struct, frozen=True, tag=True):
     usage: Usage
     timings: Timings
     head: str | None
+    notices: tuple[str, ...] = ()
 
 
 TurnEvent = TurnStarted | TextDelta | TurnDone
 
 
 class HearRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that an agent is to hear, without answering; ``name`` is whose words these are."""
+    """Something that an agent is to hear, without answering; ``name`` is whose words these are.
+
+    Told twice under one ``key``, it is heard once.
+    """
 
     agent: str
     content: str
     name: str | None = None
     role: Role = "user"
     namespace: str = ""
+    key: str | None = None
 
 
 class Heard(msgspec.Struct, frozen=True):

@@ -4,9 +4,10 @@ from typing import Any
 
 from greenroom.runtime.cache import resume_position
 from greenroom.runtime.codec import Payload
+from greenroom.runtime.grammar import GrammarMask
 from greenroom.runtime.job import Job
 from greenroom.runtime.plan import Lane, Phase, SequenceView
-from greenroom.runtime.sampling import Sampler, make_sampler
+from greenroom.runtime.sampling import Draw, make_draw
 from greenroom.runtime.snapshot import Snapshot
 from greenroom.runtime.spec import CacheSpec
 
@@ -25,7 +26,8 @@ class StageSequence:
         self.phase = Phase.WAITING
         self.lane = Lane.BACKGROUND if job.background else Lane.FOREGROUND
         self.planned = -1
-        self.sampler: Sampler = make_sampler(job.sampling)
+        grammar = None if job.matcher is None else GrammarMask(job.matcher)
+        self.draw: Draw = make_draw(job.sampling, job.tokens, grammar)
         self.cache: list[Any] = []
         pieces = [(piece.payload, piece.used) for piece in job.pieces]
         self.resumed = self.computed = resume_position(spec, pieces, len(job.tokens) - 1)

@@ -206,8 +206,7 @@ class Stage:
             mx.eval(states)
             self._encode(uid, s, 0)
         else:
-            logits = logits[:, -1, :]
-            first = s.sampler(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+            first = s.draw.first(logits[:, -1, :])
             mx.eval(first, states)
             self._first_token(uid, s, cast("int", first.item()))
         if num_tokens >= GRAIN:  # a chunk cut short at a boundary says nothing about speed
@@ -217,7 +216,7 @@ class Stage:
         s.first_at = s.last_at = self._now()
         s.emitted = 1
         s.first_token = token
-        self._emit(uid, JobTokens(tokens=(token,)))
+        self._emit(uid, JobTokens((token,), s.draw.told()))
         if token in s.job.stop_tokens:
             self._end(uid, s, "stop")
         elif s.job.max_tokens == 1:
@@ -227,7 +226,7 @@ class Stage:
 
     def _join(self, uid: int, s: StageSequence) -> None:
         if not s.in_batch:
-            self._batch.join(uid, s.job, s.first_token, s.cache, s.sampler)
+            self._batch.join(uid, s.job, s.first_token, s.cache, s.draw)
             s.cache = []
             s.in_batch = True
 
@@ -253,7 +252,7 @@ class Stage:
         s = self._sequences[row.uid]
         s.emitted += 1
         s.last_at = now
-        self._emit(row.uid, JobTokens(tokens=(row.token,)))
+        self._emit(row.uid, JobTokens((row.token,), s.draw.told()))
         if row.reason is not None and row.cache is not None:
             s.cache, s.kept = row.cache, s.emitted
             s.in_batch = False

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from jinja2 import TemplateError
 from mlx_lm.generate import TextStateMachine
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.records import ChatMessage
+from greenroom.runtime.template import PLAIN, Frame, Template, num_characters
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -26,35 +26,20 @@ class Remembered(msgspec.Struct, frozen=True):
 
 
 class Text:
-    """One model's chat template and tokenizer.
-
-    The template is the model's own; see Hugging Face's "Chat templates" for what it may contain.
-    """
+    """One model's chat template and tokenizer."""
 
     def __init__(self, tokenizer: TokenizerWrapper) -> None:
         self._tokenizer: Any = tokenizer
+        self.template = Template(tokenizer)
         self.stop_tokens: tuple[int, ...] = tuple(sorted(tokenizer.eos_token_ids))
         self._specials = tuple(str(t) for t in self._tokenizer.get_added_vocab())
         self._longest = max((len(t) for t in self._tokenizer.get_vocab()), default=1)
 
-    def render(self, messages: Sequence[ChatMessage], *, generate: bool = True) -> str:
-        """The prompt for ``messages``; with ``generate`` it ends where the answer begins.
-
-        Raises InvalidRequest (``messages``) where the template refuses, as some do for roles that
-        do not alternate.
-        """
-        plain = [{"role": m.role, "content": m.content} for m in messages]
-        try:
-            text = self._tokenizer.apply_chat_template(
-                plain, tokenize=False, add_generation_prompt=generate
-            )
-        except TemplateError as error:
-            raise InvalidRequest(
-                f"this model's chat template refuses these messages: {error}",
-                param="messages",
-                code="template_refused",
-            ) from error
-        return str(text)
+    def render(
+        self, messages: Sequence[ChatMessage], frame: Frame = PLAIN, *, generate: bool = True
+    ) -> str:
+        """The prompt for ``messages``; see ``Template.render``."""
+        return self.template.render(messages, frame, generate=generate)
 
     def check_size(self, messages: Sequence[ChatMessage], window: int) -> None:
         """Refuse, without tokenizing them, messages that cannot possibly fit ``window`` tokens.
@@ -62,7 +47,7 @@ class Text:
         Megabytes would take seconds to render and tokenize. Raises InvalidRequest (``messages``).
         """
         # A message is one token at least, and normalizing makes no text shorter than a quarter.
-        fewest = sum(max(1, len(m.content) // (4 * self._longest)) for m in messages)
+        fewest = sum(max(1, num_characters(m) // (4 * self._longest)) for m in messages)
         if fewest > window:
             raise InvalidRequest(
                 f"the messages have at least {fewest} tokens, and this model's context window "
@@ -87,7 +72,9 @@ class Text:
             )
         )
 
-    def system_end(self, messages: Sequence[ChatMessage], rendered: str) -> int:
+    def system_end(
+        self, messages: Sequence[ChatMessage], rendered: str, frame: Frame = PLAIN
+    ) -> int:
         """How many characters of ``rendered`` come before anything that a user said.
 
         0 where the template leaves no place to cut: a cut is made only before a special token,
@@ -95,7 +82,7 @@ class Text:
         """
         system = [m for m in messages[:1] if m.role == "system"]
         try:
-            probes = [self.render([*system, ChatMessage("user", c)]) for c in ("a", "b")]
+            probes = [self.render([*system, ChatMessage("user", c)], frame) for c in ("a", "b")]
         except InvalidRequest:
             return 0
         shared = _common(rendered, *probes)

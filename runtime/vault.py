@@ -11,7 +11,7 @@ All methods block and may be called from several threads at once.
 import contextlib
 import hashlib
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,18 @@ class Vault:
 
     def delete(self, segment_id: str) -> int:
         """Remove a segment's file; returns the bytes freed, 0 when there was none."""
-        path = self.path(segment_id)
+        return self._remove(self.path(segment_id))
+
+    def purge(self, segment_ids: Iterable[str]) -> int:
+        """Remove files of segments, also those set aside; returns the bytes freed."""
+        doomed = set(segment_ids)
+        freed = sum(self.delete(each) for each in doomed)
+        for path in self._quarantine.iterdir():
+            if path.name.partition(".")[0] in doomed:
+                freed += self._remove(path)
+        return freed
+
+    def _remove(self, path: Path) -> int:
         try:
             size = path.stat().st_size
             self._medium.unlink(path)

@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
 
 from greenroom.runtime.catalog import load_catalog
 from greenroom.runtime.download import ensure_model
 from greenroom.runtime.layers import load_settings
+
+# How long an example takes is the machine's affair: a bound on time fails on a busy one.
+settings.register_profile("greenroom", deadline=None)
+settings.load_profile("greenroom")
 
 
 @pytest.fixture(scope="session")

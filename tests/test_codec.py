@@ -87,7 +87,7 @@ specs = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(formats, st.integers(1, 3), rows, dims, st.integers(0, 99))
 def test_error_is_within_half_a_step(
     fmt: TensorFormat, heads: int, num_rows: int, dim: int, seed: int
@@ -104,7 +104,7 @@ def test_error_is_within_half_a_step(
     assert np.abs(out - x).max() <= steps * span + 2**-9 * np.abs(turned).max()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(formats, st.integers(1, 2), rows, dims, st.data())
 def test_fewer_rows_are_the_same_bits(
     fmt: TensorFormat, heads: int, num_rows: int, dim: int, data: st.DataObject
@@ -118,7 +118,7 @@ def test_fewer_rows_are_the_same_bits(
     assert np.array_equal(whole[:, :used], part)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(formats, st.integers(1, 2), rows, dims, st.sampled_from(["float32", "float16", "bfloat16"]))
 def test_both_routes_read_and_write_the_same_bytes(
     fmt: TensorFormat, heads: int, num_rows: int, dim: int, dtype: DTypeName
@@ -139,7 +139,7 @@ def test_both_routes_read_and_write_the_same_bytes(
 
 
 @given(formats, st.integers(1, 3), rows, dims)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_arrays_have_the_promised_shapes(
     fmt: TensorFormat, heads: int, num_rows: int, dim: int
 ) -> None:
@@ -186,7 +186,7 @@ def test_groups_cover_any_head_size(dim: int, shape: tuple[int, int]) -> None:
     assert group_shape(dim) == shape
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(codecs, specs, st.integers(1, 70), st.integers(0, 99))
 def test_a_segment_decodes_to_the_models_own_types(
     codec: Codec, spec: CacheSpec, num_tokens: int, seed: int

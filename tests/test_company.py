@@ -196,7 +196,7 @@ sizes: Mapping[str, Any] = {
 }
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(**sizes)
 def test_company_changes_nothing(
     model: Any, script: list[Event], max_batch_size: int, resident_bytes: int
@@ -208,7 +208,7 @@ def test_company_changes_nothing(
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(**sizes)
 def test_company_changes_nothing_many_times(
     model: Any, script: list[Event], max_batch_size: int, resident_bytes: int

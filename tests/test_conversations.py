@@ -94,14 +94,14 @@ def talk(model: Any, todo: list[tuple[str, int]]) -> None:
             conversation.step(what, much)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(steps)
 def test_every_answer_is_that_to_the_whole_text(model: Any, todo: list[tuple[str, int]]) -> None:
     talk(model, todo)
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps)
 def test_many_more_conversations(model: Any, todo: list[tuple[str, int]]) -> None:
     talk(model, todo)

@@ -57,12 +57,22 @@ def settings(folder: Path, model: Path, codec: str = "float") -> Any:
     return load_settings(overrides=overrides).settings
 
 
-async def hear(house: Playhouse, content: str, agent: str = "bob", name: str | None = None) -> None:
-    await house.hear(HearRequest(agent=agent, content=content, name=name))
+async def hear(
+    house: Playhouse,
+    content: str,
+    agent: str = "bob",
+    name: str | None = None,
+    key: str | None = None,
+) -> None:
+    await house.hear(HearRequest(agent=agent, content=content, name=name, key=key))
 
 
 async def say(
-    house: Playhouse, content: str, agent: str = "bob", max_tokens: int = 8
+    house: Playhouse,
+    content: str,
+    agent: str = "bob",
+    max_tokens: int = 8,
+    key: str | None = None,
 ) -> tuple[list[int], TurnDone]:
     """One greedy answer: its tokens, and how the turn ended."""
     request = TurnRequest(
@@ -71,6 +81,7 @@ async def say(
         agent=agent,
         max_tokens=max_tokens,
         sampling=Sampling(temperature=0),
+        key=key,
     )
     tokens: list[int] = []
     async with opened(house, request) as turn:
@@ -266,3 +277,32 @@ def test_what_can_never_be_heard_is_told_and_left_out(home: Any) -> None:
     (code,) = within(home, scene)
     assert code == "context_length_exceeded"
     assert [m["content"] for m in transcript(remembered(home))][1:] == [STORY]
+
+
+def test_what_has_a_key_is_heard_once_and_answered_once(home: Any) -> None:
+    """Told and asked again, in the same house and after a restart: nothing is computed."""
+
+    async def scene(house: Playhouse) -> Any:
+        await house.enrol("bob", SYSTEM)
+        for _ in range(2):
+            await hear(house, STORY, key="line 1")
+            await hear(house, "It rains.", key="line 2")
+        _, first = await say(house, "What now?", key="turn 1")
+        await hear(house, STORY, key="line 1")
+        await house.heard("", "bob")
+        before = await house.counters()
+        _, again = await say(house, "What now?", key="turn 1")
+        assert (await house.counters()).prefill_tokens == before.prefill_tokens
+        assert again.usage.completion_tokens == 0
+        assert (again.text, again.head) == (first.text, first.head)
+        return first.text
+
+    ((first), (again)) = within(home, scene, scene)
+    assert first == again
+    said = [(m["role"], m["content"]) for m in transcript(remembered(home))]
+    assert said[1:] == [
+        ("user", STORY),
+        ("user", "It rains."),
+        ("user", "What now?"),
+        ("assistant", first),
+    ]

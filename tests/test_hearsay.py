@@ -45,7 +45,7 @@ words = st.text(
 ).filter(lambda s: "\0" not in s and bool(s.strip()))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(heard=st.lists(words, min_size=1, max_size=3), said=words)
 def test_what_is_taken_in_begins_every_prompt_that_follows(
     text: Text, heard: list[str], said: str

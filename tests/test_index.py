@@ -147,7 +147,7 @@ def test_an_index_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> N
         index.close()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=12))
 def test_collection_never_touches_what_a_head_or_pin_reaches(
     tmp_path_factory: pytest.TempPathFactory, grown: list[tuple[int, bool]]

@@ -216,7 +216,7 @@ ANY_INTERLEAVING = given(
 
 
 @ANY_INTERLEAVING
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_the_guarantees_hold_for_any_interleaving(script: Script, scope: str, seed: int) -> None:
     play(script, scope, seed)
 
@@ -224,7 +224,7 @@ def test_the_guarantees_hold_for_any_interleaving(script: Script, scope: str, se
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @ANY_INTERLEAVING
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=10_000)
 def test_the_guarantees_hold_for_thousands(script: Script, scope: str, seed: int) -> None:
     play(script, scope, seed)
 

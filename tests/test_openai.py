@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from greenroom.actors.openai import KNOWN, ChatCall, read_chat
 from greenroom.runtime.errors import InvalidRequest
-from greenroom.runtime.records import ChatMessage, Sampling
+from greenroom.runtime.records import ChatMessage, Sampling, ToolCall
 from tests.house import question
 
 
@@ -67,6 +67,39 @@ def test_roles_and_parts() -> None:
     )
 
 
+def test_calls_of_tools_and_their_answers() -> None:
+    function = {"name": "weather", "arguments": '{"at": "Oslo"}'}
+    messages = [
+        {"role": "developer", "content": [{"type": "input_text", "text": "Be brief."}]},
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": None, "reasoning_content": "I look.",
+         "tool_calls": [{"id": "c1", "type": "function", "function": function},
+                        {"id": "c2", "function": {"name": "time", "arguments": {"at": 1}}}]},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "yes"}]},
+        {"role": "tool", "tool_call_id": "c2", "name": "time", "content": ""},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+        {"role": "assistant", "content": None, "refusal": "No."},
+    ]  # fmt: skip
+    calls = (ToolCall("c1", "weather", '{"at": "Oslo"}'), ToolCall("c2", "time", '{"at":1}'))
+    assert read({"messages": messages}).turn.messages == (
+        ChatMessage("system", "Be brief."),
+        ChatMessage("user", "Rain?"),
+        ChatMessage("assistant", "", tool_calls=calls, reasoning="I look."),
+        ChatMessage("tool", "yes", tool_call_id="c1"),
+        ChatMessage("tool", "", "time", tool_call_id="c2"),
+        ChatMessage("assistant", "No."),
+        ChatMessage("assistant", "No."),
+    )
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "video_url", ""])
+def test_what_is_no_text_is_refused_in_words(kind: str) -> None:
+    said = [{"type": "text", "text": "Look:"}, {"type": kind, kind: {"url": "data:,"}}]
+    error = refused({"messages": [{"role": "user", "content": said}]})
+    assert (error.param, error.code) == ("messages[0].content[1].type", "unsupported_value")
+    assert "images, audio and files cannot be read" in str(error)
+
+
 def test_who_is_speaking() -> None:
     assert read(question(agent="bob", model="carol@smol"), "alice").turn.agent == "alice"
     by_field = read(question(agent="bob", model="carol@smol"))
@@ -84,14 +117,22 @@ def test_who_is_speaking() -> None:
         ({"messages": "hello"}, "messages"),
         ({"messages": [{"content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "critic", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+        ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]},
+         "messages[0].tool_calls"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
          "messages[0].content[0].type"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]},
          "messages[0].content[0].text"),
         ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},
-         "messages[0].tool_calls"),
+         "messages[0].tool_calls[0].id"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]},
+         "messages[0].tool_calls[0].function.name"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "type": "custom"}]}]},
+         "messages[0].tool_calls[0].type"),
+        ({"messages": [{"role": "assistant", "content": None}]}, "messages[0].content"),
         ({"model": 5}, "model"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": "many"}, "max_tokens"),

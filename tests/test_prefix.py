@@ -93,7 +93,7 @@ class Model:
         assert found == self.tree.match(namespace, tokens)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data(), st.lists(st.booleans(), max_size=16), st.lists(queries, min_size=1, max_size=6))
 def test_matches_like_comparing_every_history(
     data: st.DataObject, steps: list[bool], wanted: list[list[int]]

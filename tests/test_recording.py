@@ -140,7 +140,7 @@ def test_nobody_resumes_the_turns_of_another_key() -> None:
         assert isinstance(say, Say)
         recordings.begin(say, "r")
         resume = Resume("t", "alice", None, None)
-        assert recordings.find("one", resume)
+        assert recordings.find("one", resume).say is say
         with pytest.raises(NotFound):
             recordings.find("two", resume)
         await recordings.close()

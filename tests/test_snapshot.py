@@ -25,7 +25,7 @@ def positions(rows: Rows, start: int, stop: int) -> list[int]:
     return [int(x) for x in np.array(keys).reshape(-1)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from([1, 1, 1, 2, 5, 9]), min_size=1, max_size=14))
 def test_rows_are_in_order_and_stay_as_they_were(chunks: list[int]) -> None:
     cache = RotatingKVCache(WINDOW)

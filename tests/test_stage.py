@@ -55,7 +55,7 @@ def test_one_that_joins_in_mid_decode_changes_nothing(model: Any, answers: list[
     assert rig.stage.counters.mean_batch > 1.4
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     arrivals=st.lists(
         st.tuples(

@@ -41,7 +41,7 @@ words = st.text(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(question=words, answer=words, follow_up=words, ended=st.booleans())
 def test_what_is_remembered_keeps_its_own_ids_and_the_rest_is_tokenized(
     text: Text, question: str, answer: str, follow_up: str, ended: bool
@@ -90,7 +90,7 @@ def read(text: Text, answer: str, stop: list[str]) -> tuple[str, list[str], bool
     return reader.text, pieces, reader.stopped
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(answer=words.filter(lambda a: not a.startswith(" ")))
 def test_streamed_text_is_the_text_and_never_half_a_character(text: Text, answer: str) -> None:
     whole, pieces, _ = read(text, answer, [])
@@ -99,7 +99,7 @@ def test_streamed_text_is_the_text_and_never_half_a_character(text: Text, answer
         assert not any("\ufffd" in piece for piece in pieces)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     answer=st.text(alphabet="ab c", max_size=30).filter(lambda a: not a.startswith(" ")),
     stop=st.lists(st.text(alphabet="ab c", min_size=1, max_size=4), min_size=1, max_size=3),
@@ -141,7 +141,7 @@ def test_a_whole_answer_is_kept_however_it_begins(text: Text, answer: str, ended
     assert kept == visible + text.decode(tokens[len(said) :]), "as a history will render it"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(answer=words, at=st.integers(0, 40))
 def test_no_more_is_kept_than_was_seen(text: Text, answer: str, at: int) -> None:
     tokens = text.encode(answer)

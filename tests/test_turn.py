@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 
 from greenroom.actors.turn import (
     Answer,
     Draft,
+    answered,
     clip_max_tokens,
     make_segments,
     remembered,
@@ -165,3 +167,30 @@ def test_an_answer_of_which_no_token_is_kept_is_still_in_the_transcript() -> Non
     whole = pieces(segments)
     assert [m["content"] for m in transcript(whole)] == ["S", "A", "Yes"]
     assert whole_history(TurnRequest(messages=(AGAIN,), mode="say"), whole, None)[-1] == AGAIN
+
+
+def test_what_is_known_by_its_key_is_left_out() -> None:
+    def told(text: str, key: str | None) -> ChatMessage:
+        return ChatMessage("user", text, heard=True, key=key)
+
+    segments = make_segments(
+        draft([SYSTEM, told("one", "1"), told("two", "2")], 8, 3),
+        [encoded(0, 3), encoded(3, 8), encoded(8, 12)],
+        Answer("yes", (7, 8, 9, 2), "yes<end>", "turn 1"),
+        ["sys", "ask"],
+        1.0,
+    )
+    chain_ = pieces(segments)
+    assert transcript(chain_)[-1] == {"role": "assistant", "content": "yes", "key": "turn 1"}
+    request = TurnRequest(
+        messages=(told("two", "2"), told("three", "3"), told("four", "4"), ASK),
+        mode="say",
+        agent="a",
+        key="turn 2",
+    )
+    heard = (told("four", "4"), told("", None))
+    history = whole_history(request, chain_, None, heard)
+    # In the order of whoever asks; what has no key is always new.
+    assert [m.content for m in history] == ["S", "one", "two", "yes", "", "three", "four", "A"]
+    assert answered(request, chain_) is None
+    assert answered(msgspec.structs.replace(request, key="turn 1"), chain_) == "yes"

@@ -293,4 +293,4 @@ def test_a_say_with_everything() -> None:
 @given(st.text('{}[]":,saytpecnl01', max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
     with suppress(BadFrame):
-        assert FrameReader(agent="alice", namespace="").read(text)
+        assert isinstance(FrameReader(agent="alice", namespace="").read(text), msgspec.Struct)

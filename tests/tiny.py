@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import mlx.core as mx
+from llguidance import LLMatcher
 from mlx_lm.models import llama
 from mlx_lm.models.cache import make_prompt_cache
 
@@ -102,6 +103,7 @@ class StageRig:
         system_end: int = 0,
         handle: int | None = None,
         background: bool = False,
+        matcher: LLMatcher | None = None,
     ) -> None:
         """Submit a prompt whose first tokens are the ``pieces``, cut where they may be stood on."""
         pieces = standing(self.spec, pieces)
@@ -116,6 +118,7 @@ class StageRig:
             sampling=sampling,
             handle=handle,
             background=background,
+            matcher=matcher,
         )
         self.stage.submit(uid, job)
 
