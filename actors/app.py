@@ -18,15 +18,17 @@ import msgspec
 import uvloop
 
 from greenroom.actors.company import Company
-from greenroom.actors.custodian import Custodian
+from greenroom.actors.custodian import Custodian, quota_of
 from greenroom.actors.director import Director
 from greenroom.actors.gpu import Emit, GpuActor
 from greenroom.actors.http import serve_http
 from greenroom.actors.keeper import Keeper
 from greenroom.actors.messages import (
+    CustodianMessage,
     Describe,
     ModelFacts,
     Room,
+    Wrote,
 )
 from greenroom.actors.meter import Meter
 from greenroom.actors.playhouse import Playhouse
@@ -41,6 +43,7 @@ from greenroom.runtime.index import Index, StoreUnusable
 from greenroom.runtime.loader import last_position_head, load, pick_device, pick_platform
 from greenroom.runtime.logs import start_logging
 from greenroom.runtime.mailbox import MailboxSpec
+from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.spec import extract_spec
 from greenroom.runtime.stage import Stage, StageLimits
@@ -114,12 +117,20 @@ async def _people(system: System, settings: Settings, ground: _Ground, pool: Exe
         with contextlib.suppress(MailboxFull, ActorStopped):
             gpu.tell(Room(room_for_copies(budget_bytes, hot_bytes)))
 
+    def grown(num_bytes: int | None) -> None:
+        with contextlib.suppress(MailboxFull, ActorStopped):  # the next round counts anew
+            custodian.tell(Wrote(num_bytes))
+
     keeper = system.spawn(
         "keeper",
-        partial(Keeper, ground.vault, facts.spec, budget_bytes, pool, make_room),
+        partial(Keeper, ground.vault, facts.spec, budget_bytes, pool, make_room, grown),
         supervision=_vital(),
     )
-    custodian = system.spawn("custodian", partial(Custodian, store, keeper), supervision=_vital())
+    custodian: Ref[CustodianMessage] = system.spawn(
+        "custodian",
+        partial(Custodian, store, keeper, ground.vault, pool, quota_of(settings.memory)),
+        supervision=_vital(),
+    )
     company = Company(
         gpu=gpu,
         keeper=keeper,

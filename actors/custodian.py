@@ -1,36 +1,159 @@
 """The custodian: sees to it that what is not needed leaves the disk."""
 
-from typing import assert_never
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from typing import TypeVar, assert_never
+
+import msgspec
 
 from greenroom.actors.messages import (
+    Cleared,
     CustodianMessage,
+    Doom,
     Drop,
     Erase,
+    Evict,
     Freed,
     KeeperMessage,
+    Reach,
     Remove,
+    Rounds,
     StoreMessage,
+    Survey,
+    Tidy,
+    Unstored,
+    Wrote,
 )
 from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
+from greenroom.runtime.census import Count, count, free_bytes
+from greenroom.runtime.eviction import Clearance, clear, quota_bytes
 from greenroom.runtime.ref import Ref
+from greenroom.runtime.settings import MemorySettings
+from greenroom.runtime.vault import Vault
+
+T = TypeVar("T")
+BATCH = 256
+"""Segments that go at once: turns are committed in between."""
+ROUND_S = 600.0
+"""Seconds between two rounds when the store does not outgrow its quota."""
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """What the settings say; see config/default.toml."""
+
+    disk_bytes: int
+    keep_branches_s: float
+
+
+def quota_of(settings: MemorySettings) -> Quota:
+    """The quota that the settings ask for."""
+    return Quota(settings.disk_quota_mb << 20, settings.keep_branches_s)
 
 
 class Custodian(Actor[CustodianMessage]):
-    """Has the store forget segments and the keeper delete their files, in this order."""
+    """Has the store forget segments and the keeper delete their files, in this order.
 
-    def __init__(self, store: Ref[StoreMessage], keeper: Ref[KeeperMessage]) -> None:
+    Files are counted on ``pool``. A round runs at the start, when turns have outgrown the quota,
+    and every ``ROUND_S`` seconds.
+    """
+
+    def __init__(
+        self,
+        store: Ref[StoreMessage],
+        keeper: Ref[KeeperMessage],
+        vault: Vault,
+        pool: Executor,
+        quota: Quota,
+    ) -> None:
         self._store = store
         self._keeper = keeper
+        self._vault = vault
+        self._pool = pool
+        self._quota = quota
+        self._room = 0  # bytes that may be written before the next round
+
+    async def on_start(self) -> None:
+        """Begin with a round, once the first messages have been seen to."""
+        self.context.timer(0.0, Rounds())
 
     async def handle(self, message: CustodianMessage) -> object:
         """Do it, and say what is gone."""
         match message:
             case Erase(ids):
                 return await whole(self._erase(ids))
+            case Tidy():
+                return await whole(self._tidy())
+            case Wrote(num_bytes):
+                had = self._room
+                self._room = -1 if num_bytes is None else had - num_bytes
+                if self._room < 0 <= had:
+                    await self._tidy()
+            case Rounds():
+                await self._tidy()
+                self.context.timer(ROUND_S, Rounds())
             case _:
                 assert_never(message)
+        return None
 
     async def _erase(self, ids: tuple[str, ...]) -> Freed:
+        await self._keeper.ask(Doom(ids))
         gone = await self._store.ask(Remove(ids))
         return Freed(len(gone), await self._keeper.ask(Drop(gone)))
+
+    async def _tidy(self) -> Cleared:
+        reach = await self._store.ask(Survey())
+        counted, quota, plan = await self._off_loop(lambda: self._plan(reach))
+        if counted.missing:
+            await self._store.ask(Evict(counted.missing))
+        freed = await self._sweep(plan.strays, counted.unowned)
+        num_collected = num_evicted = 0
+        for ids in _batches(plan.collected):
+            await self._keeper.ask(Doom(ids))
+            gone = await self._store.ask(Remove(ids))
+            freed += await self._keeper.ask(Drop(gone))
+            num_collected += len(gone)
+        for ids in _batches(plan.evicted):
+            await self._keeper.ask(Doom(ids))
+            gone = await self._store.ask(Evict(ids))
+            freed += await self._keeper.ask(Drop(gone))
+            num_evicted += len(gone)
+        left = counted.census.num_bytes - freed
+        # At least a little: what pins and running turns hold may exceed the quota by itself.
+        self._room = max(quota - left, quota // 20)
+        cleared = Cleared(left, quota, len(plan.strays), num_collected, num_evicted, freed)
+        if freed:
+            self.context.log.info("the store was cleared: %s", cleared)
+        return cleared
+
+    def _plan(self, reach: Reach) -> tuple[Count, int, Clearance]:
+        """Blocking: looks at every file."""
+        now = time.time()
+        fixed = self._vault.index_bytes()
+        counted = count(reach.rows, self._vault.survey(), reach.held, fixed, now)
+        used = counted.census.num_bytes
+        quota = quota_bytes(self._quota.disk_bytes, used, free_bytes(self._vault.root))
+        return counted, quota, clear(counted.census, now, quota, self._quota.keep_branches_s)
+
+    async def _sweep(self, paths: tuple[str, ...], unowned: dict[str, str]) -> int:
+        """Remove strays. A file in a segment's place may be a turn's that is just ending."""
+        freed = 0
+        plain = [each for each in paths if each not in unowned]
+        if plain:
+            freed += await self._off_loop(lambda: self._vault.sweep(plain))
+        for ids in _batches([unowned[each] for each in paths if each in unowned]):
+            await self._keeper.ask(Doom(ids))
+            freed += await self._keeper.ask(Drop(await self._store.ask(Unstored(ids))))
+        return freed
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+def _batches(ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """Parts of at most ``BATCH``, in order: children come before their parents."""
+    waiting = tuple(ids)
+    for at in range(0, len(waiting), BATCH):
+        yield waiting[at : at + BATCH]

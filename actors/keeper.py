@@ -1,11 +1,13 @@
 """The keeper: has the encoded bytes of segments ready, and makes them durable."""
 
 import asyncio
+import errno
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import assert_never
 
 from greenroom.actors.messages import (
+    Doom,
     Drop,
     Fetch,
     Fetched,
@@ -17,6 +19,7 @@ from greenroom.actors.messages import (
 )
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.codec import BadPayload, Payload, check
+from greenroom.runtime.errors import StorageFailed
 from greenroom.runtime.hot import HotPayloads
 from greenroom.runtime.segments import Segment
 from greenroom.runtime.spec import CacheSpec
@@ -26,7 +29,8 @@ from greenroom.runtime.vault import Damaged, Vault, VaultError
 class Keeper(Actor[KeeperMessage]):
     """Hot bytes in memory, everything on disk; files are read and written on ``pool``.
 
-    ``changed`` is told how many bytes are hot whenever that may be other than before.
+    ``changed`` is told how many bytes are hot whenever that may be other than before, ``wrote`` how
+    many bytes a turn has added to the disk, None where that had no room.
     """
 
     def __init__(
@@ -36,13 +40,16 @@ class Keeper(Actor[KeeperMessage]):
         budget_bytes: int,
         pool: Executor,
         changed: Callable[[int], object] = lambda num_bytes: None,
+        wrote: Callable[[int | None], object] = lambda num_bytes: None,
     ) -> None:
         self._vault = vault
         self._spec = spec
         self._hot = HotPayloads(budget_bytes)
         self._pool = pool
         self._changed = changed
+        self._wrote = wrote
         self._unsettled: set[str] = set()  # kept by turns that have not committed yet
+        self._doomed: set[str] = set()  # and not kept by anybody since then
 
     async def handle(self, message: KeeperMessage) -> object:
         """Answer with bytes, or once bytes are safe."""
@@ -59,6 +66,8 @@ class Keeper(Actor[KeeperMessage]):
                 return Held(len(self._hot), self._hot.num_bytes, self._hot.evicted)
             case Settle(ids):
                 self._unsettled.difference_update(ids)
+            case Doom(ids):
+                self._doomed.update(each for each in ids if each not in self._unsettled)
             case Drop(ids):
                 freed = await self._drop(ids)
                 self._changed(self._hot.num_bytes)
@@ -68,7 +77,8 @@ class Keeper(Actor[KeeperMessage]):
         return None
 
     async def _drop(self, ids: tuple[str, ...]) -> int:
-        doomed = [each for each in ids if each not in self._unsettled]
+        doomed = [each for each in ids if each in self._doomed]
+        self._doomed.difference_update(ids)
         for each in doomed:
             self._hot.drop(each)
         loop = asyncio.get_running_loop()
@@ -113,15 +123,24 @@ class Keeper(Actor[KeeperMessage]):
 
     async def _keep(self, segments: tuple[tuple[Segment, Payload], ...]) -> bool:
         loop = asyncio.get_running_loop()
-        self._unsettled.update(segment.id for segment, _ in segments)
+        ids = {segment.id for segment, _ in segments}
+        self._unsettled |= ids
+        self._doomed -= ids
         writes = [
             loop.run_in_executor(self._pool, self._vault.write, segment, payload)
             for segment, payload in segments
         ]
-        written = await asyncio.gather(*writes)
+        try:
+            written = await asyncio.gather(*writes)
+        except StorageFailed as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOSPC:
+                self._wrote(None)
+            raise
         for (segment, payload), is_new in zip(segments, written, strict=True):
             if is_new:
                 self._hot.put(segment.id, payload)
             # Else the file is somebody's earlier computation of the same tokens: those bytes stay
             # the segment's, hot and after a restart, and are read when they are needed.
+        new = [p.num_bytes for (_, p), is_new in zip(segments, written, strict=True) if is_new]
+        self._wrote(sum(new))
         return all(written)

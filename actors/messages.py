@@ -7,6 +7,7 @@ from greenroom.runtime.codec import Payload
 from greenroom.runtime.job import Job, JobEvent
 from greenroom.runtime.message import Message, Request
 from greenroom.runtime.pace import StageCounters
+from greenroom.runtime.reach import Rows
 from greenroom.runtime.records import AgentInfo, ChatMessage, Heard, TurnEvent, TurnRequest
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.segments import Piece, Segment
@@ -120,13 +121,20 @@ class Settle(Message, frozen=True):
     ids: tuple[str, ...]
 
 
-class Drop(Request[int], frozen=True):
-    """Delete these segments' files and hot bytes, unless a turn has just kept them; bytes freed."""
+class Doom(Request[None], frozen=True):
+    """These segments' files are about to go, unless a turn has kept them or is going to: said
+    before it is looked up that nobody needs them."""
 
     ids: tuple[str, ...]
 
 
-KeeperMessage = Fetch | Keep | Weigh | Settle | Drop
+class Drop(Request[int], frozen=True):
+    """Delete files and hot bytes of those of these segments that are still doomed; bytes freed."""
+
+    ids: tuple[str, ...]
+
+
+KeeperMessage = Fetch | Keep | Weigh | Settle | Doom | Drop
 
 
 # To the store
@@ -211,8 +219,32 @@ class Stored(msgspec.Struct, frozen=True):
     num_bytes: int
 
 
-class Survey(Request[Stored], frozen=True):
+class Measure(Request[Stored], frozen=True):
     """How much is on disk."""
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """What the index holds, and where running turns go on from."""
+
+    rows: Rows
+    held: frozenset[str]
+
+
+class Survey(Request[Reach], frozen=True):
+    """What needs what on disk."""
+
+
+class Evict(Request[tuple[str, ...]], frozen=True):
+    """Of these segments only what they say stays known, except where a pin or a running turn needs
+    the bytes; the ids of those whose files are then to be deleted."""
+
+    ids: tuple[str, ...]
+
+
+class Unstored(Request[tuple[str, ...]], frozen=True):
+    """Which of these ids are of no segment that has bytes."""
+
+    ids: tuple[str, ...]
 
 
 StoreMessage = (
@@ -227,6 +259,9 @@ StoreMessage = (
     | Whose
     | Remove
     | Survey
+    | Measure
+    | Evict
+    | Unstored
 )
 
 
@@ -247,7 +282,32 @@ class Erase(Request[Freed], frozen=True):
     ids: tuple[str, ...]
 
 
-CustodianMessage = Erase
+class Wrote(Message, frozen=True):
+    """The store has grown by so many bytes; None where the disk had no room for them."""
+
+    num_bytes: int | None
+
+
+class Cleared(msgspec.Struct, frozen=True):
+    """What a round has found and done; ``num_bytes`` is what the store takes now."""
+
+    num_bytes: int
+    quota_bytes: int
+    num_strays: int
+    num_collected: int
+    num_evicted: int
+    freed_bytes: int
+
+
+class Tidy(Request[Cleared], frozen=True):
+    """Go through the whole store and clear what the quota and the time allow to go."""
+
+
+class Rounds(Message, frozen=True):
+    """It is time for a round, as the custodian tells itself."""
+
+
+CustodianMessage = Erase | Wrote | Tidy | Rounds
 
 
 # To an agent

@@ -14,7 +14,7 @@ from greenroom.actors.messages import (
     DirectorMessage,
     Hear,
     ListAgents,
-    Survey,
+    Measure,
     Turn,
     Wake,
     Weigh,
@@ -138,7 +138,7 @@ class Playhouse:
         """A look inside, for operators."""
         counters = await self._company.gpu.ask(Count(), timeout=STATUS_S)
         hot = await self._company.keeper.ask(Weigh(), timeout=STATUS_S)
-        stored = await self._company.store.ask(Survey(), timeout=STATUS_S)
+        stored = await self._company.store.ask(Measure(), timeout=STATUS_S)
         return Status(counters, self.system.inspect(), hot, stored)
 
     async def counters(self) -> StageCounters:

@@ -13,16 +13,20 @@ from greenroom.actors.messages import (
     AgentKey,
     Commit,
     Enrol,
+    Evict,
     FindAgent,
     Forget,
     LetGo,
     ListAgents,
     Match,
+    Measure,
+    Reach,
     Recall,
     Remove,
     Stored,
     StoreMessage,
     Survey,
+    Unstored,
     Whose,
 )
 from greenroom.actors.whole import whole
@@ -49,6 +53,7 @@ class Store(Actor[StoreMessage]):
         self._agents: dict[AgentKey, AgentRow] = {}
         self._heads: dict[str, AgentKey] = {}
         self._pins: set[PinRow] = set()
+        self._evicted: set[str] = set()  # known by what they say, without bytes
         self._held: dict[AgentKey, str] = {}  # where running turns go on from
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="greenroom-index")
 
@@ -56,7 +61,8 @@ class Store(Actor[StoreMessage]):
         """Read the index."""
         contents = await self._indexed(self._load)
         for segment in contents.segments:
-            self._forest.add(segment)
+            self._forest.add(segment, stored=segment.id not in contents.evicted)
+        self._evicted.update(contents.evicted)
         for row in contents.agents:
             self._know(row)
         self._pins.update(contents.pins)
@@ -90,10 +96,19 @@ class Store(Actor[StoreMessage]):
                 return self._info(await whole(self._enrol(key, system)))
             case Commit():
                 await whole(self._commit(message))
-            case Survey():
-                return Stored(len(self._agents), len(self._forest), self._forest.num_bytes)
+            case Measure():
+                num_bytes = self._forest.num_bytes(self._evicted)
+                return Stored(len(self._agents), len(self._forest), num_bytes)
             case Forget(segment_id):
                 self._forest.lose(segment_id)
+                self._evicted.add(segment_id)
+            case Survey():
+                held = frozenset(self._held.values())
+                return Reach(await self._indexed(self._index.rows), held)
+            case Evict(ids):
+                return await whole(self._evict(ids))
+            case Unstored(ids):
+                return tuple(i for i in ids if i not in self._forest or i in self._evicted)
             case Remove(ids):
                 return await whole(self._remove(ids))
             case _:
@@ -142,6 +157,19 @@ class Store(Actor[StoreMessage]):
                 self._held[holder] = found[-1].segment.id
         return found
 
+    async def _evict(self, ids: tuple[str, ...]) -> tuple[str, ...]:
+        needed = {
+            piece.segment.id
+            for end in (*self._held.values(), *(pin.segment for pin in self._pins))
+            for piece in self._forest.chain(end)
+        }
+        going = tuple(each for each in ids if each in self._forest and each not in needed)
+        await self._indexed(partial(self._index.unstore, going))
+        for each in going:
+            self._forest.lose(each)
+        self._evicted.update(going)
+        return going
+
     async def _remove(self, ids: tuple[str, ...]) -> tuple[str, ...]:
         held = frozenset(self._held.values())
 
@@ -153,6 +181,7 @@ class Store(Actor[StoreMessage]):
         gone = await self._indexed(work)
         for each in gone:
             self._forest.remove(each)
+        self._evicted.difference_update(gone)
         return gone
 
     async def _commit(self, turn: Commit) -> None:
@@ -162,7 +191,10 @@ class Store(Actor[StoreMessage]):
             fingerprint=self._fingerprint,
             last_used=time.time(),
         )
-        await self._indexed(partial(self._index.commit, turn.segments, row))
+        known = self._agents.get(turn.key)
+        used = {known.head if known else None, turn.segments[0].parent if turn.segments else None}
+        await self._indexed(partial(self._index.commit, turn.segments, row, used))
+        self._evicted.difference_update(segment.id for segment in turn.segments)
         for segment in turn.segments:
             self._forest.add(segment)
         self._know(row)

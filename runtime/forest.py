@@ -1,6 +1,6 @@
 """Everybody's memory, as trees of segments: which chains there are, and who stands where. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from greenroom.runtime.prefix import PrefixTree
 from greenroom.runtime.segments import BrokenChain, Piece, Segment, chain
@@ -25,22 +25,22 @@ class Forest:
     def __len__(self) -> int:
         return len(self._segments)
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all payloads, as written."""
-        return sum(segment.num_bytes for segment in self._segments.values())
+    def num_bytes(self, without: Collection[str] = ()) -> int:
+        """Bytes of all payloads, as written, but for those of the segments ``without`` them."""
+        return sum(s.num_bytes for s in self._segments.values() if s.id not in without)
 
     def __contains__(self, segment_id: object) -> bool:
         return segment_id in self._segments
 
-    def add(self, segment: Segment) -> None:
-        """Know a segment. One whose parent is not known has lost its chain, and is left out."""
+    def add(self, segment: Segment, *, stored: bool = True) -> None:
+        """Know a segment. One whose parent is not known has lost its chain, and is left out; one
+        that is not ``stored`` has its place in chains, and matches nothing."""
         if segment.parent is not None and segment.parent not in self._segments:
             return
         self._segments[segment.id] = segment
         if segment.parent is not None:
             self._children.setdefault(segment.parent, {})[segment.id] = segment
-        grounded = segment.parent is None or segment.parent in self._prefixes
+        grounded = stored and (segment.parent is None or segment.parent in self._prefixes)
         if segment.fingerprint == self._fingerprint and grounded:
             self._prefixes.insert(segment)
 

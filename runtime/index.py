@@ -16,26 +16,12 @@ from typing import Any
 import msgspec
 
 from greenroom.runtime.errors import GreenroomError, StorageFailed
+from greenroom.runtime.lineage import by_chain
 from greenroom.runtime.medium import Medium, make_durable_folder
+from greenroom.runtime.reach import Rows, remove_unneeded, rows, unreachable
 from greenroom.runtime.schema import SCHEMA_VERSION, schema_of, upgrade
 from greenroom.runtime.segments import Segment, digest
 
-# What no head and no pin reaches: a walk from them towards the roots finds all that is alive.
-_UNREACHABLE = """
-WITH RECURSIVE alive (id) AS (
-    SELECT head FROM agents WHERE head IS NOT NULL
-    UNION SELECT segment FROM pins
-    UNION SELECT value FROM json_each(?)
-    UNION SELECT parent FROM segments JOIN alive USING (id) WHERE parent IS NOT NULL
-)
-SELECT id FROM segments WHERE id NOT IN (SELECT id FROM alive)
-"""
-_REMOVE = """
-DELETE FROM segments WHERE id = ?
-AND NOT EXISTS (SELECT 1 FROM segments WHERE parent = ?)
-AND NOT EXISTS (SELECT 1 FROM agents WHERE head = ?)
-AND NOT EXISTS (SELECT 1 FROM pins WHERE segment = ?)
-"""
 _SEGMENT_COLUMNS = "id, parent, namespace, fingerprint, num_bytes, last_used, record"
 _AGENT_COLUMNS = "namespace, name, head, system, fingerprint, created, last_used, extras"
 
@@ -101,12 +87,14 @@ class PinRow(msgspec.Struct, frozen=True):
 
 class Contents(msgspec.Struct, frozen=True):
     """All that the index holds: agents, segments with parents before children, the ids of the
-    segments that are damaged or lost their chain, which nothing can use any more, and pins."""
+    segments that are damaged or lost their chain, which nothing can use any more, pins, and the ids
+    of the segments whose bytes were evicted."""
 
     agents: tuple[AgentRow, ...]
     segments: tuple[Segment, ...]
     broken: tuple[str, ...]
     pins: tuple[PinRow, ...] = ()
+    evicted: frozenset[str] = frozenset()
 
 
 class Index:
@@ -159,8 +147,15 @@ class Index:
         self._db.close()
         os.close(self._lock)
 
-    def commit(self, segments: Iterable[Segment] = (), agent: AgentRow | None = None) -> None:
+    def commit(
+        self,
+        segments: Iterable[Segment] = (),
+        agent: AgentRow | None = None,
+        used: Iterable[str | None] = (),
+    ) -> None:
         """Add segments whose files are durable, and move an agent, in one transaction.
+
+        The segments ``used`` have been so until the agent's ``last_used``.
 
         A segment that is there already stays as it is, and is stored again if it was not.
         """
@@ -174,6 +169,10 @@ class Index:
                 ],
             )
             if agent is not None:
+                self._db.executemany(
+                    "UPDATE segments SET last_used = ? WHERE id = ?",
+                    [(agent.last_used, each) for each in used],
+                )
                 row = (*msgspec.structs.astuple(agent)[:-1], msgspec.msgpack.encode(agent.extras))
                 self._db.execute(
                     f"INSERT OR REPLACE INTO agents ({_AGENT_COLUMNS}) "
@@ -185,14 +184,20 @@ class Index:
         """Everything, for a start."""
         good: list[Segment] = []
         bad: list[str] = []
-        for segment_id, record in self._db.execute("SELECT id, record FROM segments"):
+        evicted: set[str] = set()
+        for segment_id, record, stored in self._db.execute(
+            "SELECT id, record, stored FROM segments"
+        ):
+            if not stored:
+                evicted.add(segment_id)
             segment = _unpack(record)
             if segment is None or not segment_id == segment.id == digest(segment):
                 bad.append(segment_id)
             else:
                 good.append(segment)
-        whole, broken = _by_chain(good)
-        return Contents(self.list_agents(), whole, (*bad, *broken), self.list_pins())
+        whole, broken = by_chain(good)
+        lost = (*bad, *broken)
+        return Contents(self.list_agents(), whole, lost, self.list_pins(), frozenset(evicted))
 
     def get_agent(self, namespace: str, name: str) -> AgentRow | None:
         found = self._agents("WHERE namespace = ? AND name = ?", (namespace, name))
@@ -247,8 +252,7 @@ class Index:
 
     def unreachable(self, held: Iterable[str] = ()) -> tuple[str, ...]:
         """Segments that no agent's head, no pin and none of the ``held`` segments needs."""
-        encoded = msgspec.json.encode(list(held)).decode()
-        return tuple(row[0] for row in self._db.execute(_UNREACHABLE, (encoded,)))
+        return unreachable(self._db, held)
 
     def remove(self, segment_ids: Sequence[str]) -> None:
         """Forget segments: before their files are deleted, so that no row is left without one."""
@@ -268,7 +272,7 @@ class Index:
         with self._transaction():
             waiting = [each for each in dict.fromkeys(segment_ids) if each not in kept]
             while waiting:
-                later = [each for each in waiting if not self._removed(each)]
+                later = [each for each in waiting if not remove_unneeded(self._db, each)]
                 if len(later) == len(waiting):
                     break
                 left = set(later)
@@ -280,14 +284,21 @@ class Index:
         """Let no log remember what has been removed: its bytes are in no file afterwards."""
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
+    def rows(self) -> Rows:
+        """What needs what, for deciding what goes."""
+        return rows(self._db)
+
+    def unstore(self, segment_ids: Iterable[str]) -> None:
+        """Note that segments have no bytes any more, before their files are deleted."""
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE segments SET stored = 0 WHERE id = ?", [(each,) for each in segment_ids]
+            )
+
     def total_bytes(self) -> int:
         """Encoded bytes of all segments."""
         (total,) = self._db.execute("SELECT COALESCE(SUM(num_bytes), 0) FROM segments").fetchone()
         return int(total)
-
-    def _removed(self, segment_id: str) -> bool:
-        """Remove one segment unless something stands on it."""
-        return self._db.execute(_REMOVE, (segment_id,) * 4).rowcount > 0
 
     def _agents(self, where: str, values: Sequence[str]) -> tuple[AgentRow, ...]:
         query = f"SELECT {_AGENT_COLUMNS} FROM agents {where} ORDER BY namespace, name"
@@ -332,24 +343,3 @@ def _unpack(record: bytes) -> Segment | None:
         return msgspec.msgpack.decode(record, type=Segment)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-
-
-def _by_chain(segments: Iterable[Segment]) -> tuple[tuple[Segment, ...], tuple[str, ...]]:
-    """Segments with whole chains, parents before children and older before newer; ids of the
-    others."""
-    children: dict[str | None, list[Segment]] = {}
-    for segment in sorted(segments, key=lambda each: (each.created, each.id)):
-        children.setdefault(segment.parent, []).append(segment)
-    whole = children.pop(None, [])
-    for parent in whole:
-        for child in children.pop(parent.id, ()):
-            if _continues(parent, child):
-                whole.append(child)
-            else:
-                children.setdefault("", []).append(child)
-    return tuple(whole), tuple(each.id for lost in children.values() for each in lost)
-
-
-def _continues(parent: Segment, child: Segment) -> bool:
-    same_kin = (parent.namespace, parent.fingerprint) == (child.namespace, child.fingerprint)
-    return same_kin and parent.start < child.start <= parent.end

@@ -58,6 +58,8 @@ class MemorySettings(_Section, frozen=True):
     resident_budget_mb: Amount
     release_after_s: Positive
     durability: Literal["turn", "async"]
+    disk_quota_mb: Amount
+    keep_branches_s: Duration
 
 
 class ActorSettings(_Section, frozen=True):

@@ -10,6 +10,8 @@ All methods block and may be called from several threads at once.
 
 import contextlib
 import hashlib
+import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -28,6 +30,7 @@ FORMAT = "greenroom segment"
 FORMAT_VERSION = "1"
 _SUFFIX = ".safetensors"
 _MAX_HEADER = 64 << 20
+_SEGMENT_PATH = re.compile(r"segments/(?P<a>[0-9a-f]{2})/(?P=a)([0-9a-f]{38})\.safetensors")
 # A closed table: uint16 is how numpy carries the bits of a bfloat16.
 _TYPES: Mapping[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -64,6 +67,16 @@ class Foreign(VaultError):
     """The file is sound but not ours to read: another format, codec or model."""
 
 
+class Found(msgspec.Struct, frozen=True):
+    """A file in the store: its path below the store's folder, its size and the time of its last
+    change. ``segment_id`` is set where it bears the name of a segment."""
+
+    path: str
+    num_bytes: int
+    modified: float
+    segment_id: str | None
+
+
 class _Tensor(msgspec.Struct):
     dtype: str
     shape: tuple[int, ...]
@@ -76,6 +89,7 @@ class Vault:
     def __init__(
         self, root: Path, fingerprint: str | None = None, medium: Medium | None = None
     ) -> None:
+        self.root = root
         self._segments = root / "segments"
         self._quarantine = root / "quarantine"
         self._temporary = root / "tmp"
@@ -213,14 +227,37 @@ class Vault:
             self._medium.unlink(path)
         return len(leftovers)
 
-    def usage_bytes(self) -> int:
-        """Bytes of every file here: segments, quarantine, leftovers and strangers alike."""
-        total = 0
+    def survey(self) -> Iterator[Found]:
+        """Every file here: segments, quarantine, leftovers and strangers alike."""
         for folder in (self._segments, self._quarantine, self._temporary):
-            for path in folder.rglob("*"):
+            yield from self._found(folder)
+
+    def usage_bytes(self) -> int:
+        """Bytes of every file here."""
+        return sum(each.num_bytes for each in self.survey())
+
+    def index_bytes(self) -> int:
+        """Bytes of the index beside the segments, its log apart, which comes and goes."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.root / "index.sqlite").stat().st_size
+        return 0
+
+    def sweep(self, paths: Iterable[str]) -> int:
+        """Remove files that ``survey`` has found to be nobody's; returns the bytes freed."""
+        return sum(self._remove(self.root / each) for each in paths)
+
+    def _found(self, folder: Path) -> Iterator[Found]:
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._found(Path(entry.path))
+                    continue
                 with contextlib.suppress(FileNotFoundError):
-                    total += path.stat().st_size if path.is_file() else 0
-        return total
+                    facts = entry.stat(follow_symlinks=False)
+                    path = Path(entry.path).relative_to(self.root).as_posix()
+                    named = _SEGMENT_PATH.fullmatch(path)
+                    segment_id = named[1] + named[2] if named else None
+                    yield Found(path, facts.st_size, facts.st_mtime, segment_id)
 
 
 def content_digest(record: str, arrays: Mapping[str, Array]) -> str:

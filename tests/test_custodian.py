@@ -1,6 +1,7 @@
 """The custodian: what nothing needs leaves index and disk, and nothing else does."""
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import uvloop
 
-from greenroom.actors.custodian import Custodian
+from greenroom.actors.custodian import Custodian, Quota
 from greenroom.actors.keeper import Keeper
 from greenroom.actors.messages import (
     AgentKey,
@@ -25,6 +26,8 @@ from greenroom.actors.messages import (
     Recall,
     Settle,
     StoreMessage,
+    Tidy,
+    Wrote,
 )
 from greenroom.actors.store import Store
 from greenroom.runtime.codec import Payload
@@ -37,6 +40,7 @@ from greenroom.runtime.vault import Vault
 
 SPEC = CacheSpec((LayerSpec("full", 1, 8, 8, "float32"),), 64)
 ALICE, BOB = AgentKey("n", "alice"), AgentKey("n", "bob")
+ROOMY = Quota(1 << 30, 1e9)
 SECRET = "the word is xylophone"
 
 
@@ -52,7 +56,6 @@ class Backstage(NamedTuple):
         """An agent's memory grows by segments, as at the end of a turn."""
         await self.keeper.ask(Keep(tuple((s, payload_of(s)) for s in segments)))
         await self.store.ask(Commit(key, segments, segments[-1].id))
-        await self.keeper.ask(Fetch(()))
         self.keeper.tell(Settle(tuple(s.id for s in segments)))
 
     async def files(self) -> set[str]:
@@ -88,7 +91,11 @@ def segment(parent: Segment | None, tokens: Sequence[int], **over: Any) -> Segme
     return make_segment(**{**fields, **over})
 
 
-def backstage(root: Path, scenario: Callable[[Backstage], Coroutine[Any, Any, None]]) -> None:
+def backstage(
+    root: Path,
+    scenario: Callable[[Backstage], Coroutine[Any, Any, None]],
+    quota: Quota = ROOMY,
+) -> None:
     """Run a scenario behind an open store."""
     index = Index(root)
     vault = Vault(root)
@@ -97,7 +104,9 @@ def backstage(root: Path, scenario: Callable[[Backstage], Coroutine[Any, Any, No
         async with System() as system:
             store = system.spawn("store", partial(Store, index, "f"))
             keeper = system.spawn("keeper", partial(Keeper, vault, SPEC, 1 << 20, pool))
-            custodian = system.spawn("custodian", partial(Custodian, store, keeper))
+            custodian = system.spawn(
+                "custodian", partial(Custodian, store, keeper, vault, pool, quota)
+            )
             await scenario(Backstage(root, store, keeper, custodian))
 
     try:
@@ -171,3 +180,88 @@ def test_what_a_turn_has_kept_and_not_committed_keeps_its_file(tmp_path: Path) -
         assert await house.store.ask(Recall(again.id))
 
     backstage(tmp_path, scenario)
+
+
+def test_a_store_that_outgrows_its_quota_lets_go_of_the_oldest_bytes(tmp_path: Path) -> None:
+    trunk = segment(None, range(40))
+    tips = [segment(trunk, range(n, n + 3000)) for n in range(100, 1100, 100)]  # 190 KB each
+    keys = [AgentKey("n", f"agent-{n}") for n in range(len(tips))]
+
+    async def scenario(house: Backstage) -> None:
+        for key, tip in zip(keys, tips, strict=True):
+            await house.turn(key, *([trunk, tip] if tip is tips[0] else [tip]))
+        cleared = await house.custodian.ask(Tidy())
+        assert cleared.num_evicted > 0
+        assert cleared.num_collected == 0
+        assert cleared.num_bytes <= cleared.quota_bytes
+        kept = await house.files()
+        assert trunk.id in kept
+        assert len(kept) == 1 + len(tips) - cleared.num_evicted
+        left = [tip.id in kept for tip in tips]
+        assert left == sorted(left), "the longest unused went"
+        for tip in tips:
+            assert len(await house.store.ask(Recall(tip.id))) == 2, "its words are known"
+            tokens = (*trunk.tokens.tolist(), *tip.tokens.tolist())
+            matched = await house.store.ask(Match("n", tokens))
+            assert len(matched) == (2 if tip.id in kept else 1)
+            fetched = await house.keeper.ask(Fetch(tuple(p.segment.id for p in matched)))
+            assert fetched.bad is None
+        again = tips[0]
+        await house.turn(keys[0], again)
+        assert again.id in await house.files()
+
+    async def restarted(house: Backstage) -> None:
+        kept = await house.files()
+        matched = [
+            len(await house.store.ask(Match("n", (*range(40), *tip.tokens.tolist()))))
+            for tip in tips
+        ]
+        assert matched == [2 if tip.id in kept else 1 for tip in tips]
+
+    backstage(tmp_path, scenario, Quota(1_200_000, 1e9))
+    backstage(tmp_path, restarted)
+
+
+def test_what_turns_write_makes_a_round_begin(tmp_path: Path) -> None:
+    async def scenario(house: Backstage) -> None:
+        await house.custodian.ask(Tidy())
+        for number in range(6):
+            grown = segment(None, range(number, number + 3000))
+            await house.turn(AgentKey("n", str(number)), grown)
+            house.custodian.tell(Wrote(payload_of(grown).num_bytes))
+        await house.custodian.ask(Erase(()))  # comes after what was told
+        assert 3 <= len(await house.files()) < 6
+
+    backstage(tmp_path, scenario, Quota(1_000_000, 1e9))
+
+
+def test_files_that_nobody_owns_count_and_go(tmp_path: Path) -> None:
+    kept, broken = segment(None, range(40)), segment(None, range(50, 90))
+    vault = Vault(tmp_path)
+    unowned = segment(None, range(70))
+    vault.write(unowned, payload_of(unowned))
+    strange = [tmp_path / "segments" / "notes.txt", tmp_path / "segments" / "ab" / "deep" / "er"]
+    old = [*strange, vault.path(unowned.id), tmp_path / "tmp" / "half", tmp_path / "quarantine/q"]
+    young = tmp_path / "tmp" / "being-written"
+    for path in (*old, young):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 100)
+    for path in old:
+        os.utime(path, (1e9, 1e9))
+
+    async def scenario(house: Backstage) -> None:
+        await house.turn(ALICE, kept)
+        await house.turn(BOB, broken)
+        vault.path(broken.id).unlink()
+        await house.custodian.ask(Tidy())
+        left = await asyncio.to_thread(lambda: [p.exists() for p in (*old, young)])
+        if quota is ROOMY:
+            assert left == [True] * 6
+            return
+        assert left == [False] * 5 + [True]
+        assert await house.files() == {kept.id}
+        assert len(await house.store.ask(Recall(broken.id))) == 1
+        assert await house.store.ask(Match("n", tuple(range(50, 90)))) == ()
+
+    for quota in (ROOMY, Quota(1 << 30, 0.0)):
+        backstage(tmp_path, scenario, quota)

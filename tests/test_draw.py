@@ -105,9 +105,7 @@ def test_penalties_on_stage_see_the_whole_sequence(model: Any) -> None:
 
 
 def test_a_seeded_draw_with_everything_is_the_same_in_company(model: Any) -> None:
-    sampling = Sampling(
-        temperature=1.5, top_p=0.95, seed=11, presence_penalty=0.5, top_logprobs=2
-    )
+    sampling = Sampling(temperature=1.5, top_p=0.95, seed=11, presence_penalty=0.5, top_logprobs=2)
     alone = answered(model, sampling)
     company = answered(model, sampling, beside=Sampling(temperature=2.0, seed=1, top_logprobs=0))
     assert alone[0] == company[0]

@@ -8,7 +8,7 @@ import pytest
 import uvloop
 
 from greenroom.actors.app import open_house
-from greenroom.actors.messages import Held, Weigh
+from greenroom.actors.messages import Cleared, Held, Tidy, Weigh
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
 from greenroom.runtime.layers import load_settings
@@ -105,3 +105,25 @@ def test_copies_make_way_for_encoded_segments_and_those_for_newer_ones(
         assert again.usage.cached_tokens > 500, "read back from disk"
 
     play(tmp_path, model, scenario, cache_budget_mb=1)
+
+
+def test_who_was_evicted_goes_on_with_every_word(model: Path, tmp_path: Path) -> None:
+    """Agents take more than their quota; the first comes back to what it said, computed anew."""
+    question = "Well? " * 300
+
+    async def crowded(house: Playhouse) -> None:
+        said = [await ask(house, "agent-0", question, system="")]
+        for number in range(1, 8):
+            await ask(house, f"agent-{number}", f"{number} {question}", system="")
+        custodian: Any = house.system.get("custodian")
+        cleared: Cleared = await custodian.ask(Tidy())
+        assert cleared.num_bytes < cleared.quota_bytes == 2 << 20
+        again = await ask(house, "agent-0", question, system="")
+        assert again.usage.cached_tokens < 10, "its bytes had gone"
+        assert again.text == said[0].text
+        latest = await ask(house, "agent-7", f"7 {question}", system="")
+        assert latest.usage.cached_tokens > 500
+        infos = await house.agents("")
+        assert all(info.num_tokens > 500 for info in infos)
+
+    play(tmp_path, model, crowded, disk_quota_mb=2, cache_budget_mb=1, resident_budget_mb=0)
