@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from greenroom.actors.chat import ChatDoor
+from greenroom.actors.cors import Cors
 from greenroom.actors.guard import NAMESPACE, Guard, guarding
 from greenroom.actors.house import House
 from greenroom.actors.metrics import MetricsDoor
@@ -76,13 +77,13 @@ def build_app(house: House, *, host: str | None = None) -> web.Application:
     server = house.settings.server
     guard = Guard(
         host=host if host is not None else server.host,
-        api_key=server.api_key,
+        api_keys=server.all_keys,
         admin_key=server.admin_key,
         allowed_origins=server.allowed_origins,
     )
-    metrics = MetricsDoor(house)
+    metrics, cors = MetricsDoor(house), Cors(server.allowed_origins)
     app = web.Application(
-        middlewares=[metrics.counting, _edge, guarding(guard)],
+        middlewares=[metrics.counting, _edge, cors.preflight, guarding(guard)],
         client_max_size=server.max_body_mb << 20,
     )
     lobby, chat, sockets = Lobby(house), ChatDoor(house), SocketDoor(house)
@@ -102,6 +103,7 @@ def build_app(house: House, *, host: str | None = None) -> web.Application:
         ]
     )
     app.on_response_prepare.append(_stamp)
+    app.on_response_prepare.append(cors.stamp)
     app[SOCKETS] = sockets
     return app
 
