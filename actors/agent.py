@@ -171,7 +171,6 @@ class AgentActor(Actor[AgentMessage]):
         text = self._company.facts.text
         reader = text.reader(turn.request.stop)
         cached = 0
-        last: float | None = None
         async for event in events:
             match event:
                 case JobStarted(cached_tokens):
@@ -179,7 +178,6 @@ class AgentActor(Actor[AgentMessage]):
                     outbox.put(TurnStarted(self._key.name, num_prompt, cached))
                 case JobTokens(tokens) if not reader.stopped:
                     performed.tokens += tokens
-                    last = self._measured(last)
                     new = reader.read(tokens)
                     outbox.put(TextDelta(new, tokens))
                     if reader.stopped:
@@ -194,13 +192,6 @@ class AgentActor(Actor[AgentMessage]):
                 case _:  # what the stage emitted before it knew of a stop string
                     pass
         raise GreenroomError("the stage closed a turn without ending it")
-
-    def _measured(self, last: float | None) -> float:
-        """Note the gap since the last token; the time now."""
-        now = time.perf_counter()
-        if last is not None:
-            self._company.meter.gap(now - last)
-        return now
 
     def _let_go(self, uid: int, performed: _Performed, visible: str) -> None:
         keep, performed.kept_text = self._company.facts.text.kept(performed.tokens, visible)
@@ -256,6 +247,8 @@ class AgentActor(Actor[AgentMessage]):
                 ttft_ms=1e3 * (times.first_token - turn.arrived),
                 decode_ms=1e3 * (times.last_token - times.first_token),
                 commit_ms=1e3 * (now - emitted),
+                prefill_ms=1e3 * times.prefill_s,
+                max_gap_ms=1e3 * times.max_gap_s,
             ),
             head=self._memory.head if self._company.durable_turns else None,
         )

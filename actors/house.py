@@ -7,8 +7,8 @@ import msgspec
 from greenroom.actors.messages import Held, Stored
 from greenroom.actors.meter import Meter
 from greenroom.runtime.channel import Channel
+from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.inspect import SystemInfo
-from greenroom.runtime.pace import StageCounters
 from greenroom.runtime.records import AgentInfo, Heard, HearRequest, TurnEvent, TurnRequest
 from greenroom.runtime.settings import Settings
 

@@ -15,6 +15,7 @@ from greenroom.actors.messages import (
     Keep,
     KeeperMessage,
     Settle,
+    Shed,
     Weigh,
 )
 from greenroom.runtime.actor import Actor
@@ -29,8 +30,9 @@ from greenroom.runtime.vault import Damaged, Vault, VaultError
 class Keeper(Actor[KeeperMessage]):
     """Hot bytes in memory, everything on disk; files are read and written on ``pool``.
 
-    ``changed`` is told how many bytes are hot whenever that may be other than before, ``wrote`` how
-    many bytes a turn has added to the disk, None where that had no room.
+    ``changed`` is told how many bytes are hot, and how many are being written and are not hot yet,
+    whenever that may be other than before; ``wrote`` how many bytes a turn has added to the disk,
+    None where that had no room.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class Keeper(Actor[KeeperMessage]):
         spec: CacheSpec,
         budget_bytes: int,
         pool: Executor,
-        changed: Callable[[int], object] = lambda num_bytes: None,
+        changed: Callable[[int, int], object] = lambda hot, pending: None,
         wrote: Callable[[int | None], object] = lambda num_bytes: None,
     ) -> None:
         self._vault = vault
@@ -56,12 +58,18 @@ class Keeper(Actor[KeeperMessage]):
         match message:
             case Fetch(ids):
                 fetched = await self._fetch(ids)
-                self._changed(self._hot.num_bytes)
+                self._changed(self._hot.num_bytes, 0)
                 return fetched
             case Keep(segments):
-                kept = await self._keep(segments)
-                self._changed(self._hot.num_bytes)
-                return kept
+                pending = sum(payload.num_bytes for _, payload in segments)
+                self._changed(self._hot.num_bytes, pending)
+                try:
+                    return await self._keep(segments)
+                finally:
+                    self._changed(self._hot.num_bytes, 0)
+            case Shed(num_bytes):
+                self._hot.shed(num_bytes)
+                self._changed(self._hot.num_bytes, 0)
             case Weigh():
                 return Held(len(self._hot), self._hot.num_bytes, self._hot.evicted)
             case Settle(ids):
@@ -70,7 +78,7 @@ class Keeper(Actor[KeeperMessage]):
                 self._doomed.update(each for each in ids if each not in self._unsettled)
             case Drop(ids):
                 freed = await self._drop(ids)
-                self._changed(self._hot.num_bytes)
+                self._changed(self._hot.num_bytes, 0)
                 return freed
             case _:
                 assert_never(message)

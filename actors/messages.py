@@ -2,11 +2,12 @@
 
 import msgspec
 
+from greenroom.runtime.admission import Backing
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.codec import Payload
+from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.job import Job, JobEvent
 from greenroom.runtime.message import Message, Request
-from greenroom.runtime.pace import StageCounters
 from greenroom.runtime.reach import Rows
 from greenroom.runtime.records import AgentInfo, ChatMessage, Heard, TurnEvent, TurnRequest
 from greenroom.runtime.ref import Ref
@@ -68,13 +69,13 @@ class Count(Request[StageCounters], frozen=True):
     """What the stage has done so far."""
 
 
-class Room(Message, frozen=True):
-    """Decoded copies may take so many bytes from now on: what hot segments leave of the budget."""
+class Back(Message, frozen=True):
+    """What memories beside the stage take from now on."""
 
-    num_bytes: int
+    backing: Backing
 
 
-GpuMessage = Describe | Generate | Promote | Finish | Count | Room
+GpuMessage = Describe | Generate | Promote | Finish | Count | Back
 
 
 # To the keeper
@@ -115,6 +116,12 @@ class Weigh(Request[Held], frozen=True):
     """How much is hot."""
 
 
+class Shed(Message, frozen=True):
+    """The stage needs so many bytes of what is hot: let go of what was used longest ago."""
+
+    num_bytes: int
+
+
 class Settle(Message, frozen=True):
     """What was kept is committed, or never will be: its files may be deleted again."""
 
@@ -134,7 +141,7 @@ class Drop(Request[int], frozen=True):
     ids: tuple[str, ...]
 
 
-KeeperMessage = Fetch | Keep | Weigh | Settle | Doom | Drop
+KeeperMessage = Fetch | Keep | Weigh | Settle | Doom | Drop | Shed
 
 
 # To the store

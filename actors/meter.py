@@ -11,14 +11,10 @@ Ending = Literal["done", "left", "failed"]
 
 # From a resident memory on a GPU to a cold prompt of many thousand tokens on a CPU.
 _TTFT_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-_GAP_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 class Meter:
-    """Counts turns in a registry of its own; no label names an agent or a caller.
-
-    Gaps are taken where tokens leave the stage, so that a slow reader does not widen them.
-    """
+    """Counts turns in a registry of its own; no label names an agent or a caller."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -35,16 +31,9 @@ class Meter:
         self._queue = self._histogram(
             "queue_seconds", "From arrival until the stage took the turn.", _TTFT_S
         )
-        self._gap = self._histogram(
-            "inter_token_seconds", "Between two tokens of one answer.", _GAP_S
-        )
         self._prompt = self._counter("prompt_tokens", "Prompt tokens.")
         self._cached = self._counter("cached_tokens", "Prompt tokens that needed no forward pass.")
         self._completion = self._counter("completion_tokens", "Tokens of answers.")
-
-    def gap(self, seconds: float) -> None:
-        """A token came so long after the one before it."""
-        self._gap.observe(seconds)
 
     def done(self, done: TurnDone) -> None:
         """A turn came to its end."""

@@ -1,20 +1,26 @@
 """``GET /metrics``: what the house and its HTTP door have done, in Prometheus's words."""
 
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from msgspec import structs
 from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from greenroom.actors.house import House, Status
+from greenroom.runtime.counters import Histogram, StageCounters
 from greenroom.runtime.errors import Unavailable
 
-_STAGE_GAUGES = frozenset({"max_decode_gap_s", "resident_bytes", "num_jobs"})
+_STAGE_GAUGES = frozenset({"max_decode_gap_s", "waiting", "running"})
 """Fields of ``StageCounters`` that go up and down; the others only grow."""
 _OTHER = "other"
 _METHODS = frozenset(hdrs.METH_ALL)
@@ -79,19 +85,27 @@ class _Snapshot(Collector):
         yield _gauge("ready", "1 while turns are taken.", self._ready)
         if self._status is None:
             return
-        for name, value in structs.asdict(self._status.stage).items():
-            words = f"The stage's {name.replace('_', ' ')}."
-            if not isinstance(value, int | float):
-                continue
-            make = _gauge if name in _STAGE_GAUGES else _counter
-            yield make(f"stage_{name}", words, value)
+        yield from _stage(self._status.stage)
         yield from _tiers(self._status)
         yield from _actors(self._status)
 
 
+def _stage(counters: StageCounters) -> Iterator[Metric]:
+    """Every figure that the stage counts, by its own name."""
+    for field, value in structs.asdict(counters).items():
+        name = f"stage_{field.removesuffix('_s')}" + ("_seconds" if field.endswith("_s") else "")
+        words = f"The stage's {field.removesuffix('_s').replace('_', ' ')}."
+        if isinstance(value, Histogram):
+            yield _histogram(name, words, value)
+        elif isinstance(value, int | float):
+            make = _gauge if field in _STAGE_GAUGES else _counter
+            yield make(name, words, value)
+
+
 def _tiers(status: Status) -> Iterator[Metric]:
     tiers = _gauges("tier_bytes", "Bytes of agents' memory, by where they are.", "tier")
-    tiers.add_metric(("resident",), status.stage.resident_bytes)
+    tiers.add_metric(("stage",), status.stage.memory.stage)
+    tiers.add_metric(("resident",), status.stage.memory.resident)
     tiers.add_metric(("hot",), status.hot.num_bytes)
     tiers.add_metric(("disk",), status.stored.num_bytes)
     yield tiers
@@ -140,6 +154,15 @@ def _gauge(name: str, words: str, value: float) -> Metric:
 
 def _counter(name: str, words: str, value: float) -> Metric:
     return CounterMetricFamily(f"greenroom_{name}", words, value=value)
+
+
+def _histogram(name: str, words: str, counted: Histogram) -> Metric:
+    seen = accumulate(counted.counts)
+    bounds = [*(f"{bound:g}" for bound in counted.bounds), "+Inf"]
+    buckets = list(zip(bounds, seen, strict=True))
+    return HistogramMetricFamily(
+        f"greenroom_{name}", words, buckets=buckets, sum_value=counted.total
+    )
 
 
 def _gauges(name: str, words: str, label: str) -> GaugeMetricFamily:

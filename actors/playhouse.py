@@ -22,8 +22,8 @@ from greenroom.actors.messages import (
 )
 from greenroom.runtime.catalog import ModelEntry, check_requested
 from greenroom.runtime.channel import Channel
+from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.errors import ActorStopped, InvalidRequest, Unavailable
-from greenroom.runtime.pace import StageCounters
 from greenroom.runtime.records import (
     AgentInfo,
     ChatMessage,

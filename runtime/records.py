@@ -107,7 +107,8 @@ class Timings(msgspec.Struct, frozen=True):
 
     ``queue_ms`` until the stage took it, ``restore_ms`` decoding its segments, ``ttft_ms`` until
     its first token, ``decode_ms`` from the first token to the last, ``commit_ms`` from the last
-    token until the turn was durable.
+    token until the turn was durable. ``prefill_ms`` is the time in its own prefill chunks,
+    ``max_gap_ms`` the longest between two of its tokens.
     """
 
     queue_ms: float
@@ -115,6 +116,8 @@ class Timings(msgspec.Struct, frozen=True):
     ttft_ms: float
     decode_ms: float
     commit_ms: float
+    prefill_ms: float = 0.0
+    max_gap_ms: float = 0.0
 
 
 class TurnStarted(msgspec.Struct, frozen=True, tag=True):

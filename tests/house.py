@@ -16,9 +16,9 @@ from greenroom.actors.http import serve_http
 from greenroom.actors.messages import Held, Stored
 from greenroom.actors.meter import Meter
 from greenroom.runtime.channel import Channel
+from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.errors import NotFound
 from greenroom.runtime.inspect import SystemInfo
-from greenroom.runtime.pace import StageCounters
 from greenroom.runtime.records import (
     AgentInfo,
     Heard,

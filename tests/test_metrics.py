@@ -106,7 +106,7 @@ def test_turns_of_a_real_house_are_measured(tmp_path: Path, default_model_path: 
             seen = await scrape(client)
             assert seen["greenroom_turns_total", (("ending", "done"),)] == 2
             assert seen["greenroom_ttft_seconds_count", ()] == 2
-            assert seen["greenroom_inter_token_seconds_count", ()] == 6
+            assert seen["greenroom_stage_gap_seconds_count", ()] == 6
             prompt = seen["greenroom_prompt_tokens_total", ()]
             assert 0 < seen["greenroom_cached_tokens_total", ()] < prompt
             assert seen["greenroom_stage_decode_rows_total", ()] > 0
