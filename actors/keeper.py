@@ -14,14 +14,16 @@ from greenroom.actors.messages import (
     Held,
     Keep,
     KeeperMessage,
+    Outline,
     Settle,
     Shed,
     Weigh,
 )
 from greenroom.runtime.actor import Actor
-from greenroom.runtime.codec import BadPayload, Payload, check
+from greenroom.runtime.codec import BadPayload, Payload, check, link
 from greenroom.runtime.errors import StorageFailed
 from greenroom.runtime.hot import HotPayloads
+from greenroom.runtime.resume import Link
 from greenroom.runtime.segments import Segment
 from greenroom.runtime.spec import CacheSpec
 from greenroom.runtime.vault import Damaged, Vault, VaultError
@@ -72,6 +74,8 @@ class Keeper(Actor[KeeperMessage]):
                 self._changed(self._hot.num_bytes, 0)
             case Weigh():
                 return Held(len(self._hot), self._hot.num_bytes, self._hot.evicted)
+            case Outline(ids):
+                return await self._outline(ids)
             case Settle(ids):
                 self._unsettled.difference_update(ids)
             case Doom(ids):
@@ -91,6 +95,19 @@ class Keeper(Actor[KeeperMessage]):
             self._hot.drop(each)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._vault.purge, doomed)
+
+    async def _outline(self, ids: tuple[str, ...]) -> tuple[Link | None, ...]:
+        loop = asyncio.get_running_loop()
+        found = [loop.run_in_executor(self._pool, self._held, i) for i in ids]
+        return tuple(await asyncio.gather(*found))
+
+    def _held(self, segment_id: str) -> Link | None:
+        """Blocking. Only a file's beginning is read: what is damaged further on shows later."""
+        try:
+            payload = self._hot.peek(segment_id) or self._vault.outline(segment_id)
+            return link(self._spec, payload, payload.num_tokens)
+        except (VaultError, BadPayload):
+            return None
 
     async def _fetch(self, ids: tuple[str, ...]) -> Fetched:
         cold = [i for i in ids if self._hot.get(i) is None]

@@ -33,6 +33,10 @@ class HotPayloads:
             self._payloads.move_to_end(segment_id)
         return payload
 
+    def peek(self, segment_id: str) -> Payload | None:
+        """The payload, which does not count as used for that. From any thread."""
+        return self._payloads.get(segment_id)
+
     def put(self, segment_id: str, payload: Payload) -> None:
         """Keep it, and let go of the oldest until all fit; what exceeds the budget is not kept."""
         self.drop(segment_id)
