@@ -181,10 +181,13 @@ def make_stage(
     )
     wire_memory()
     advice = _generation_config(path)
+    text = Text(loaded.tokenizer)
+    for line in text.report.lines():
+        log.info("the chat template of %s: %s", entry.name, line)
     facts = ModelFacts(
         fingerprint=loaded.fingerprint,
         context_window=loaded.context_window,
-        text=Text(loaded.tokenizer),
+        text=text,
         spec=spec,
         temperature=float(advice.get("temperature", 1.0)),
         top_p=float(advice.get("top_p", 1.0)),

@@ -38,12 +38,14 @@ class ModelCard(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What goes on inside: every actor, what the stage has done so far, and what is kept where."""
+    """What goes on inside: every actor, what the stage has done so far, what is kept where, and
+    what was found out about the model's chat template when it was loaded, in words."""
 
     stage: StageCounters
     actors: SystemInfo
     hot: Held
     stored: Stored
+    template: tuple[str, ...] = ()
 
 
 class House(Protocol):

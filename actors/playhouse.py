@@ -138,10 +138,11 @@ class Playhouse(Verbs):
 
     async def status(self) -> Status:
         """A look inside, for operators."""
+        template = self._company.facts.text.report.lines()
         counters = await self._company.gpu.ask(Count(), timeout=STATUS_S)
         hot = await self._company.keeper.ask(Weigh(), timeout=STATUS_S)
         stored = await self._company.store.ask(Measure(), timeout=STATUS_S)
-        return Status(counters, self.system.inspect(), hot, stored)
+        return Status(counters, self.system.inspect(), hot, stored, template)
 
     async def counters(self) -> StageCounters:
         """What the stage has done so far."""
