@@ -40,7 +40,15 @@ from greenroom.runtime.actor import Actor
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import ChannelCancelled, GreenroomError
 from greenroom.runtime.hearsay import rendered_prompt
-from greenroom.runtime.job import Job, JobDone, JobEnded, JobEvent, JobStarted, JobTokens
+from greenroom.runtime.job import (
+    Job,
+    JobDone,
+    JobEnded,
+    JobEvent,
+    JobProgress,
+    JobStarted,
+    JobTokens,
+)
 from greenroom.runtime.records import (
     FinishReason,
     Forgotten,
@@ -48,11 +56,15 @@ from greenroom.runtime.records import (
     Timings,
     TurnDone,
     TurnEvent,
+    TurnProgress,
     TurnStarted,
     Usage,
 )
 from greenroom.runtime.segments import chain_length
 from greenroom.runtime.template import Frame
+
+PROGRESS_S = 0.25
+"""Between two words about how far a prompt has been read."""
 
 
 class _Performed(msgspec.Struct):
@@ -184,8 +196,10 @@ class AgentActor(Actor[AgentMessage]):
         uid = secrets.randbits(62)
         performed = _Performed()
         outbox = Outbox(turn.reply)
-        # The stage never waits for a reader: its channel holds a whole answer, which is small.
-        async with Channel[JobEvent](capacity=job.max_tokens + 8) as events:
+        # The stage never waits for a reader: its channel holds a whole answer, which is small, and
+        # what may be said of the prompt while it is read.
+        capacity = job.max_tokens + len(job.tokens) + 8
+        async with Channel[JobEvent](capacity) as events:
             self._company.gpu.tell(Generate(uid, job, events))
             ended = await self._follow(uid, turn, outbox, events, performed, len(job.tokens))
         ended.num_heard = num_heard
@@ -208,11 +222,16 @@ class AgentActor(Actor[AgentMessage]):
         text = self._company.facts.text
         reader = text.reader(turn.request.stop)
         cached = 0
+        told_at = turn.arrived
         async for event in events:
             match event:
                 case JobStarted(cached_tokens):
                     cached = cached_tokens
                     outbox.put(TurnStarted(self._key.name, num_prompt, cached))
+                case JobProgress(done):
+                    if (now := time.perf_counter()) - told_at >= PROGRESS_S:
+                        told_at = now
+                        outbox.put(TurnProgress(num_prompt, done))
                 case JobTokens(tokens) if not reader.stopped:
                     performed.tokens += tokens
                     new = reader.read(tokens)

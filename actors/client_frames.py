@@ -4,10 +4,9 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from greenroom.actors.conversation import Message, read_messages
 from greenroom.actors.fields import at_least, decode, refuse_unknown
 from greenroom.actors.identity import named
-from greenroom.actors.options import Options, sampling, stops, token_limit
+from greenroom.actors.saying import Saying, checked_key, read_saying
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.records import HearRequest, TurnRequest
 
@@ -15,14 +14,12 @@ MAX_ID_LENGTH = 128
 F = TypeVar("F", bound="SayFrame | HearFrame | CancelFrame | ResumeFrame | PingFrame")
 
 
-class SayFrame(Options):
-    """The client speaks to the agent: ``content`` is one user message, ``messages`` several."""
+class SayFrame(Saying):
+    """The client speaks to the agent."""
 
     type: Literal["say"] = "say"
     id: str | None = None
     agent: str | None = None
-    content: str | None = None
-    messages: list[Message] | None = None
 
 
 class HearFrame(msgspec.Struct):
@@ -33,6 +30,7 @@ class HearFrame(msgspec.Struct):
     agent: str | None = None
     content: str | None = None
     name: str | None = None
+    key: str | None = None
 
 
 class CancelFrame(msgspec.Struct):
@@ -69,6 +67,7 @@ class Say(msgspec.Struct, frozen=True):
     id: str | None
     agent: str
     turn: TurnRequest
+    progress: bool = False
 
 
 class Tell(msgspec.Struct, frozen=True):
@@ -154,35 +153,20 @@ class FrameReader:
                 )
 
     def _say(self, frame: SayFrame) -> Say:
-        messages = frame.messages
-        if frame.content is not None:
-            if messages is not None:
-                raise InvalidRequest(
-                    "content and messages exclude each other.",
-                    param="content",
-                    code="invalid_value",
-                )
-            messages = [Message("user", frame.content)]
-        elif messages is None:
-            raise _missing("content")
         agent = self._named(frame.agent)
-        turn = TurnRequest(
-            messages=read_messages(messages),
-            mode="say",
-            agent=agent,
-            namespace=self._namespace,
-            max_tokens=token_limit("max_tokens", frame.max_tokens),
-            stop=stops(frame),
-            sampling=sampling(frame),
-        )
-        return Say(frame.id, agent, turn)
+        turn = read_saying(frame, agent=agent, namespace=self._namespace)
+        return Say(frame.id, agent, turn, frame.progress)
 
     def _hear(self, frame: HearFrame) -> Tell:
         if frame.content is None:
             raise _missing("content")
         agent = self._named(frame.agent)
         told = HearRequest(
-            agent=agent, content=frame.content, name=frame.name, namespace=self._namespace
+            agent=agent,
+            content=frame.content,
+            name=frame.name,
+            namespace=self._namespace,
+            key=checked_key(frame.key),
         )
         return Tell(frame.id, agent, told)
 

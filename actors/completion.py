@@ -6,7 +6,14 @@ from uuid import uuid4
 
 import msgspec
 
-from greenroom.runtime.records import FinishReason, Timings, TurnDone, TurnStarted, Usage
+from greenroom.runtime.records import (
+    FinishReason,
+    Timings,
+    TurnDone,
+    TurnProgress,
+    TurnStarted,
+    Usage,
+)
 
 
 class PromptDetails(msgspec.Struct, frozen=True):
@@ -89,6 +96,15 @@ class Chunk(msgspec.Struct, frozen=True):
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
 
 
+class ReadSoFar(msgspec.Struct, frozen=True):
+    """How much of the prompt has been read; OpenAI has no such event."""
+
+    id: str
+    prompt_tokens: int
+    done_tokens: int
+    object: Literal["greenroom.progress"] = "greenroom.progress"
+
+
 class Answer:
     """The identity that all parts of one answer share."""
 
@@ -117,6 +133,10 @@ class Answer:
     def text(self, text: str) -> Chunk:
         """More text."""
         return self._chunk(ChunkChoice(Delta(content=text)))
+
+    def progress(self, read: TurnProgress) -> ReadSoFar:
+        """How much of the prompt has been read; only for clients that have asked for it."""
+        return ReadSoFar(self._id, read.prompt_tokens, read.done_tokens)
 
     def closing(self, done: TurnDone) -> list[Chunk]:
         """The reason it ended and, when asked for, a chunk without choices for the usage."""

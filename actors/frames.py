@@ -16,7 +16,17 @@ class Started(msgspec.Struct, frozen=True, tag_field="type", tag="started"):
     agent: str
     prompt_tokens: int
     cached_tokens: int
-    seq: int = 0
+    seq: int
+
+
+class Progress(msgspec.Struct, frozen=True, tag_field="type", tag="progress"):
+    """How much of the prompt has been read, where a ``say`` asked to be told."""
+
+    id: str | None
+    agent: str
+    prompt_tokens: int
+    done_tokens: int
+    seq: int
 
 
 class Token(msgspec.Struct, frozen=True, tag_field="type", tag="token"):
@@ -49,6 +59,7 @@ class Done(msgspec.Struct, frozen=True, tag_field="type", tag="done"):
     usage: Usage
     timings: Timings
     head: str | None
+    notices: tuple[str, ...]
     seq: int
 
 
@@ -80,7 +91,7 @@ class Pong(msgspec.Struct, frozen=True, tag_field="type", tag="pong"):
     id: str | None
 
 
-TurnFrame = Started | Token | UsageFrame | Done | Cancelled | Failed
+TurnFrame = Started | Progress | Token | UsageFrame | Done | Cancelled | Failed
 ServerFrame = TurnFrame | HeardFrame | Pong
 Last = Done | Cancelled | Failed
 """What a turn ends with."""

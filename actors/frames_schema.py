@@ -18,13 +18,14 @@ from greenroom.actors.frames import (
     Failed,
     HeardFrame,
     Pong,
+    Progress,
     Started,
     Token,
     UsageFrame,
 )
 
 _CLIENT = (SayFrame, HearFrame, CancelFrame, ResumeFrame, PingFrame)
-_SERVER = (Started, Token, UsageFrame, Done, Cancelled, HeardFrame, Failed, Pong)
+_SERVER = (Started, Progress, Token, UsageFrame, Done, Cancelled, HeardFrame, Failed, Pong)
 
 
 def frames_schema() -> bytes:

@@ -10,19 +10,18 @@ import msgspec
 from greenroom.actors.client_frames import Resume, Say
 from greenroom.actors.frames import (
     Cancelled,
-    Done,
     Failed,
     Last,
+    Progress,
     Started,
     Token,
     TurnFrame,
-    UsageFrame,
 )
 from greenroom.actors.house import House
 from greenroom.actors.ongoing import opened
 from greenroom.actors.problems import problem
+from greenroom.actors.telling import Teller
 from greenroom.runtime.errors import Conflict, InvalidRequest, NotFound
-from greenroom.runtime.records import TextDelta, TurnDone
 
 MAX_RECORDINGS = 256
 """Turns that are kept for whoever may come back; the oldest that has ended goes first."""
@@ -109,11 +108,12 @@ class Recording:
                 seen += len(frame.tokens)
         if seen != resume.index:
             raise _no_such_place("index", "no frame of the turn begins there")
-        return sum(isinstance(f, Started | Token) for f in self._frames)
+        # All tokens so far have been seen, and with them all that came before what comes next.
+        return sum(isinstance(f, Started | Progress | Token) for f in self._frames)
 
-    def _record(self, frame: TurnFrame) -> None:
-        if not self.ended:
-            self._frames.append(frame)
+    def _record(self, *frames: TurnFrame) -> None:
+        if frames and not self.ended:
+            self._frames += frames
             self._more.set()
 
     def _over(self, task: "asyncio.Task[None]") -> None:
@@ -127,41 +127,16 @@ class Recording:
 
     async def _run(self) -> None:
         say = self.say
+        teller = Teller(say.id, say.agent, progress=say.progress)
         try:
             async with opened(self._house, say.turn) as turn:
-                started = turn.started
-                self._record(
-                    Started(say.id, started.agent, started.prompt_tokens, started.cached_tokens)
-                )
-                index = 0
-                async for event in turn:
-                    match event:
-                        case TextDelta(text, tokens):
-                            seq = len(self._frames)
-                            self._record(Token(say.id, say.agent, text, tokens, index, seq))
-                            index += len(tokens)
-                            await self._wait_for_reader()
-                        case TurnDone():
-                            self._close(event)
+                self._record(*teller.tell(turn.started))
+                async for event in turn.events():
+                    self._record(*teller.tell(event))
+                    await self._wait_for_reader()
         except Exception as error:  # the socket's edge: told to the client, and the socket goes on
             told = problem(error, self._request_id).error
             self._record(Failed(say.id, say.agent, told))
-
-    def _close(self, done: TurnDone) -> None:
-        say, seq = self.say, len(self._frames)
-        self._record(UsageFrame(say.id, say.agent, done.usage, seq))
-        self._record(
-            Done(
-                say.id,
-                say.agent,
-                done.text,
-                done.finish_reason,
-                done.usage,
-                done.timings,
-                done.head,
-                seq + 1,
-            )
-        )
 
 
 class RecordingKey(msgspec.Struct, frozen=True):

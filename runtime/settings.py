@@ -38,6 +38,8 @@ class ServerSettings(_Section, frozen=True):
     allowed_origins: tuple[str, ...]
     max_body_mb: Count
     max_sockets: Count
+    max_import_mb: Count
+    keepalive_s: Duration
     resume_s: Duration
     drain_s: Duration
 

@@ -72,6 +72,7 @@ def test_several_turns_on_one_socket() -> None:
                     "usage": {"prompt_tokens": 21, "completion_tokens": 7, "cached_tokens": 5},
                     "timings": msgspec.to_builtins(DONE.timings),
                     "head": "0badc0de",
+                    "notices": [],
                 }
         assert [request.mode for request in house.requests] == ["say", "say"]
         assert house.requests[0].agent == "alice"
@@ -136,7 +137,7 @@ def test_cancel_gives_up_the_running_turn_and_those_behind_it() -> None:
         ('{"type": "say", "content": 5}', "content"),
         ('{"type": "say", "messages": []}', "messages"),
         ('{"type": "say", "content": "x", "messages": []}', "content"),
-        ('{"type": "say", "messages": [{"role": "tool"}]}', "messages[0].role"),
+        ('{"type": "say", "messages": [{"role": "actor"}]}', "messages[0].role"),
         ('{"type": "say", "content": "x", "max_tokens": 0}', "max_tokens"),
         ('{"type": "say", "content": "x", "temperature": 9}', "temperature"),
         ('{"type": "say", "content": "x", "stop": [""]}', "stop"),
