@@ -52,7 +52,11 @@ class Playhouse:
     ) -> None:
         self.settings = settings
         self.model = ModelCard(
-            entry.name, entry.hub_id, company.facts.context_window, int(time.time())
+            entry.name,
+            entry.hub_id,
+            company.facts.context_window,
+            int(time.time()),
+            f"fp_{company.facts.fingerprint[:12]}",
         )
         self._entry = entry
         self._company = company
