@@ -122,7 +122,7 @@ class Choice:
     def alternative(self) -> Alternative:
         """The whole answer, as one that is not remembered."""
         parts = self.parts
-        return Alternative(parts.content, self.reason, parts.reasoning or None, parts.calls)
+        return Alternative(parts.content, self.reason, parts.reasoning, parts.calls)
 
     async def perform(
         self, agent: str, job: Job, outbox: Outbox[TurnEvent], started: asyncio.Event

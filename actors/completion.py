@@ -278,7 +278,7 @@ def _message(said: Alternative) -> AnswerMessage:
     calls = [_called(call) for call in said.tool_calls]
     return AnswerMessage(
         content=None if calls and not said.text else said.text,
-        reasoning_content=said.reasoning if said.reasoning is not None else msgspec.UNSET,
+        reasoning_content=said.reasoning or msgspec.UNSET,
         tool_calls=calls or msgspec.UNSET,
     )
 

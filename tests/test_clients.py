@@ -93,7 +93,7 @@ def test_a_named_tool_is_called(client: openai.OpenAI) -> None:
 def test_a_required_tool_is_called_and_its_answer_goes_on_from_memory(
     client: openai.OpenAI,
 ) -> None:
-    tools = {"tools": [WEATHER], "extra_headers": {"X-Agent-Name": "forecaster"}}
+    tools: dict[str, Any] = {"tools": [WEATHER], "extra_headers": {"X-Agent-Name": "forecaster"}}
     asked: list[Any] = [{"role": "user", "content": QUESTION}]
     first = ask(
         client, messages=asked, tool_choice="required", parallel_tool_calls=False, **tools

@@ -1,5 +1,6 @@
 """An answer's parts: thoughts, text and calls, however the text is cut up on its way."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ def read(text: str, cuts: list[int] | None = None, **more: Any) -> tuple[Parts, 
     """The parts of ``text``, fed in pieces; and what was told of each part, put together."""
     parts = Parts(MARKS, TOOLS, HERMES, **more)
     edges = [0, *sorted(c % (len(text) + 1) for c in cuts or []), len(text)]
-    said = [parts.read(text[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    said = [parts.read(text[a:b]) for a, b in pairwise(edges)]
     said.append(parts.end())
     told = {
         "content": "".join(s.content for s in said),
