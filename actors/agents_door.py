@@ -23,7 +23,7 @@ from greenroom.actors.house import House
 from greenroom.actors.identity import AGENT_HEADER, named
 from greenroom.actors.ongoing import opened
 from greenroom.actors.problems import Problem
-from greenroom.actors.sse import CACHED_HEADER, event, streaming
+from greenroom.actors.sse import CACHED_HEADER, framed, streaming
 from greenroom.actors.telling import Teller
 from greenroom.runtime.records import (
     AgentInfo,
@@ -33,6 +33,7 @@ from greenroom.runtime.records import (
     LogEntry,
     Probe,
     Timings,
+    ToolCall,
     TurnDone,
     TurnEvent,
     TurnRequest,
@@ -57,7 +58,9 @@ class Answered(msgspec.Struct, frozen=True):
     usage: Usage
     timings: Timings
     head: str | None
-    notices: tuple[str, ...] = ()
+    notices: tuple[str, ...]
+    reasoning: str
+    tool_calls: tuple[ToolCall, ...]
 
 
 class Log(msgspec.Struct, frozen=True):
@@ -168,7 +171,7 @@ class AgentsDoor:
         self, request: Request, said: SayBody, turn: TurnRequest, agent: str
     ) -> web.StreamResponse:
         def failed(told: Problem) -> bytes:
-            return event(msgspec.json.encode(Failed(None, agent, told.error)), "error")
+            return framed(msgspec.json.encode(Failed(None, agent, told.error)), "error")
 
         keepalive_s = self._house.settings.server.keepalive_s
         async with (
@@ -189,7 +192,7 @@ class AgentsDoor:
 
 def _events(teller: Teller, happened: TurnEvent) -> bytes:
     frames = [msgspec.to_builtins(frame) for frame in teller.tell(happened)]
-    return b"".join(event(msgspec.json.encode(frame), frame["type"]) for frame in frames)
+    return b"".join(framed(msgspec.json.encode(frame), frame["type"]) for frame in frames)
 
 
 def _whose(request: Request) -> tuple[str, str]:
@@ -206,6 +209,8 @@ def _answered(done: TurnDone) -> Answered:
         done.timings,
         done.head,
         done.notices,
+        done.reasoning,
+        done.tool_calls,
     )
 
 

@@ -4,14 +4,14 @@ import msgspec
 from aiohttp import web
 
 from greenroom.actors.answers import HEAD_HEADER
-from greenroom.actors.completion import Answer
+from greenroom.actors.completion import Answer, Chunk, ReadSoFar
 from greenroom.actors.guard import NAMESPACE
 from greenroom.actors.house import House
 from greenroom.actors.identity import AGENT_HEADER
-from greenroom.actors.ongoing import Ongoing, opened
+from greenroom.actors.ongoing import BrokenTurn, Ongoing, opened
 from greenroom.actors.openai import ChatCall, read_chat
-from greenroom.actors.sse import CACHED_HEADER, EventStream, event, streaming, wants_progress
-from greenroom.runtime.records import TextDelta, TurnDone, TurnProgress
+from greenroom.actors.sse import CACHED_HEADER, EventStream, framed, streaming, wants_progress
+from greenroom.runtime.records import TextDelta, TokenLogprob, TurnDone, TurnProgress, TurnRequest
 
 
 class ChatDoor:
@@ -27,18 +27,23 @@ class ChatDoor:
             agent_header=request.headers.get(AGENT_HEADER),
             namespace=request[NAMESPACE],
         )
-        answer = Answer(self._house.resolve_model(call.model), include_usage=call.include_usage)
+        card = self._house.model
+        answer = Answer(
+            self._house.resolve_model(call.model),
+            card.fingerprint,
+            include_usage=call.include_usage,
+        )
         if call.stream:
             return await self._stream(request, call, answer)
         async with opened(self._house, call.turn) as turn:
-            return await self._whole(turn, answer)
+            return await self._whole(turn, answer, call.turn)
 
-    async def _whole(self, turn: Ongoing, answer: Answer) -> web.Response:
-        done = await turn.done()
+    async def _whole(self, turn: Ongoing, answer: Answer, asked: TurnRequest) -> web.Response:
+        done, logprobs = await collected(turn, asked)
         headers = {AGENT_HEADER: done.agent, CACHED_HEADER: str(done.usage.cached_tokens)}
         if done.head is not None:
             headers[HEAD_HEADER] = done.head
-        body = msgspec.json.encode(answer.whole(done))
+        body = msgspec.json.encode(answer.whole(done, logprobs))
         return web.Response(body=body, headers=headers, content_type="application/json")
 
     async def _stream(
@@ -53,22 +58,41 @@ class ChatDoor:
             await stream.open(
                 {AGENT_HEADER: started.agent, CACHED_HEADER: str(started.cached_tokens)}
             )
+            for choice in range(call.turn.n):
+                await stream.send(_told(answer.opening(choice)))
             await self._events(stream, turn, answer, progress=wants_progress(request))
         return stream.response
 
     async def _events(
         self, stream: EventStream, turn: Ongoing, answer: Answer, *, progress: bool
     ) -> None:
-        await stream.send(event(msgspec.json.encode(answer.opening(turn.started))))
         async for happened in turn.events():
             match happened:
-                case TextDelta(text=text):
-                    if text:
-                        await stream.send(event(msgspec.json.encode(answer.text(text))))
+                case TextDelta():
+                    if (chunk := answer.piece(happened)) is not None:
+                        await stream.send(_told(chunk))
                 case TurnProgress():
                     if progress:
-                        await stream.send(event(msgspec.json.encode(answer.progress(happened))))
+                        await stream.send(_told(answer.progress(happened)))
                 case TurnDone():
                     for chunk in answer.closing(happened):
-                        await stream.send(event(msgspec.json.encode(chunk)))
-        await stream.send(event(b"[DONE]"))
+                        await stream.send(_told(chunk))
+        await stream.send(framed(b"[DONE]"))
+
+
+async def collected(
+    turn: Ongoing, asked: TurnRequest
+) -> tuple[TurnDone, list[list[TokenLogprob]] | None]:
+    """A turn's end, and the log-probabilities of each of its answers where they were asked for."""
+    logprobs: list[list[TokenLogprob]] = [[] for _ in range(asked.n)]
+    async for event in turn:
+        match event:
+            case TextDelta(logprobs=some, choice=choice):
+                logprobs[choice] += some
+            case TurnDone():
+                return event, None if asked.sampling.top_logprobs is None else logprobs
+    raise BrokenTurn("a turn ended without saying how")
+
+
+def _told(chunk: Chunk | ReadSoFar) -> bytes:
+    return framed(msgspec.json.encode(chunk))

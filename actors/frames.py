@@ -3,7 +3,7 @@
 import msgspec
 
 from greenroom.actors.problems import ErrorBody
-from greenroom.runtime.records import FinishReason, Timings, Usage
+from greenroom.runtime.records import FinishReason, Timings, ToolCall, ToolCallDelta, Usage
 
 SUBPROTOCOL = "greenroom.v1"
 """The version of these frames, as a client may ask for it in the handshake."""
@@ -30,13 +30,26 @@ class Progress(msgspec.Struct, frozen=True, tag_field="type", tag="progress"):
 
 
 class Token(msgspec.Struct, frozen=True, tag_field="type", tag="token"):
-    """New text and the token ids behind it; ``index`` is that of the first of them in the turn."""
+    """New text and the token ids behind it; ``index`` is that of the first of them in the turn.
+
+    ``reasoning`` is text that the model thought aloud, and is not part of the answer.
+    """
 
     id: str | None
     agent: str
     text: str
+    reasoning: str
     tokens: tuple[int, ...]
     index: int
+    seq: int
+
+
+class ToolFrame(msgspec.Struct, frozen=True, tag_field="type", tag="tool"):
+    """More of the calls of tools that the answer makes; ``done`` has them whole."""
+
+    id: str | None
+    agent: str
+    calls: tuple[ToolCallDelta, ...]
     seq: int
 
 
@@ -60,6 +73,8 @@ class Done(msgspec.Struct, frozen=True, tag_field="type", tag="done"):
     timings: Timings
     head: str | None
     notices: tuple[str, ...]
+    reasoning: str
+    tool_calls: tuple[ToolCall, ...]
     seq: int
 
 
@@ -91,7 +106,7 @@ class Pong(msgspec.Struct, frozen=True, tag_field="type", tag="pong"):
     id: str | None
 
 
-TurnFrame = Started | Progress | Token | UsageFrame | Done | Cancelled | Failed
+TurnFrame = Started | Progress | Token | ToolFrame | UsageFrame | Done | Cancelled | Failed
 ServerFrame = TurnFrame | HeardFrame | Pong
 Last = Done | Cancelled | Failed
 """What a turn ends with."""

@@ -21,11 +21,23 @@ from greenroom.actors.frames import (
     Progress,
     Started,
     Token,
+    ToolFrame,
     UsageFrame,
 )
 
 _CLIENT = (SayFrame, HearFrame, CancelFrame, ResumeFrame, PingFrame)
-_SERVER = (Started, Progress, Token, UsageFrame, Done, Cancelled, HeardFrame, Failed, Pong)
+_SERVER = (
+    Started,
+    Progress,
+    Token,
+    ToolFrame,
+    UsageFrame,
+    Done,
+    Cancelled,
+    HeardFrame,
+    Failed,
+    Pong,
+)
 
 
 def frames_schema() -> bytes:

@@ -19,6 +19,7 @@ from greenroom.actors.messages import (
     Wake,
     Weigh,
 )
+from greenroom.actors.theatre import Scenes
 from greenroom.actors.verbs import Verbs
 from greenroom.runtime.catalog import ModelEntry, check_requested
 from greenroom.runtime.channel import Channel
@@ -54,15 +55,21 @@ class Playhouse(Verbs):
         company: Company,
         director: Ref[DirectorMessage],
         system: System,
+        scenes: Scenes,
     ) -> None:
         self.settings = settings
         self.model = ModelCard(
-            entry.name, entry.hub_id, company.facts.context_window, int(time.time())
+            entry.name,
+            entry.hub_id,
+            company.facts.context_window,
+            int(time.time()),
+            f"fp_{company.facts.fingerprint[:12]}",
         )
         self._entry = entry
         super().__init__(company, director)
         self.system = system
         self.meter = company.meter
+        self.scenes = scenes
         self.namespace = derive_namespace(settings.server.api_key)
         self._draining = False
 

@@ -15,6 +15,7 @@ from greenroom.actors.frames import (
     Progress,
     Started,
     Token,
+    ToolFrame,
     TurnFrame,
 )
 from greenroom.actors.house import House
@@ -109,7 +110,7 @@ class Recording:
         if seen != resume.index:
             raise _no_such_place("index", "no frame of the turn begins there")
         # All tokens so far have been seen, and with them all that came before what comes next.
-        return sum(isinstance(f, Started | Progress | Token) for f in self._frames)
+        return sum(isinstance(f, Started | Progress | Token | ToolFrame) for f in self._frames)
 
     def _record(self, *frames: TurnFrame) -> None:
         if frames and not self.ended:

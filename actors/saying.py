@@ -1,7 +1,17 @@
 """What is said to an agent by name: the fields that a frame and a request have in common."""
 
+from typing import Any
+
 from greenroom.actors.conversation import Message, read_messages
 from greenroom.actors.options import Options, sampling, stops, token_limit
+from greenroom.actors.tooling import (
+    FormatBody,
+    NamedTool,
+    ToolBody,
+    read_choice,
+    read_format,
+    read_tools,
+)
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.records import TurnRequest
 
@@ -14,6 +24,10 @@ class Saying(Options):
 
     content: str | None = None
     messages: list[Message] | None = None
+    tools: list[ToolBody] | None = None
+    tool_choice: str | NamedTool | None = None
+    response_format: FormatBody | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     key: str | None = None
     progress: bool = False
 
@@ -29,6 +43,8 @@ def read_saying(said: Saying, *, agent: str, namespace: str) -> TurnRequest:
         messages = [Message("user", said.content)]
     elif messages is None:
         raise InvalidRequest("content is missing.", param="content", code="missing_value")
+    tools = read_tools(said.tools)
+    may_call, forced = read_choice(said.tool_choice, tools, many=True)
     return TurnRequest(
         messages=read_messages(messages),
         mode="say",
@@ -37,6 +53,10 @@ def read_saying(said: Saying, *, agent: str, namespace: str) -> TurnRequest:
         max_tokens=token_limit("max_tokens", said.max_tokens),
         stop=stops(said),
         sampling=sampling(said),
+        tools=tools,
+        may_call=may_call,
+        constraint=forced or read_format(said.response_format),
+        template_kwargs=said.chat_template_kwargs or {},
         key=checked_key(said.key),
     )
 

@@ -21,7 +21,7 @@ _HEADERS = {
 _KEEPALIVE = b": keep-alive\n\n"
 
 
-def event(data: bytes, name: str | None = None) -> bytes:
+def framed(data: bytes, name: str | None = None) -> bytes:
     """One event, whole; ``data`` is a single line."""
     head = b"" if name is None else b"event: " + name.encode() + b"\n"
     return head + b"data: " + data + b"\n\n"
@@ -78,7 +78,7 @@ class EventStream:
 async def streaming(
     request: web.Request,
     keepalive_s: float,
-    failed: Callable[[Problem], bytes] = lambda told: event(told.json()),
+    failed: Callable[[Problem], bytes] = lambda told: framed(told.json()),
 ) -> AsyncIterator[EventStream]:
     """A stream for the block to send to, kept alive every ``keepalive_s`` seconds (0: never).
 

@@ -1,6 +1,6 @@
 """A turn's events as the frames that clients of WebSockets and of ``say`` read."""
 
-from greenroom.actors.frames import Done, Progress, Started, Token, TurnFrame, UsageFrame
+from greenroom.actors.frames import Done, Progress, Started, Token, ToolFrame, TurnFrame, UsageFrame
 from greenroom.runtime.records import TextDelta, TurnDone, TurnEvent, TurnProgress, TurnStarted
 
 
@@ -34,14 +34,28 @@ class Teller:
                     return ()
                 seq = self._number()
                 return (Progress(self._id, self._agent, prompt_tokens, done_tokens, seq),)
-            case TextDelta(text, tokens):
-                index, self._index = self._index, self._index + len(tokens)
-                return (Token(self._id, self._agent, text, tokens, index, self._number()),)
+            case TextDelta():
+                return self._text(event)
             case TurnDone():
                 return (
                     UsageFrame(self._id, self._agent, event.usage, self._number()),
                     self._done(event),
                 )
+
+    def _text(self, said: TextDelta) -> tuple[TurnFrame, ...]:
+        index, self._index = self._index, self._index + len(said.tokens)
+        token = Token(
+            self._id,
+            self._agent,
+            said.text,
+            said.reasoning,
+            said.tokens,
+            index,
+            self._number(),
+        )
+        if not said.tool_calls:
+            return (token,)
+        return token, ToolFrame(self._id, self._agent, said.tool_calls, self._number())
 
     def _done(self, done: TurnDone) -> Done:
         return Done(
@@ -52,6 +66,8 @@ class Teller:
             usage=done.usage,
             timings=done.timings,
             head=done.head,
+            reasoning=done.reasoning,
+            tool_calls=done.tool_calls,
             notices=done.notices,
             seq=self._number(),
         )

@@ -55,7 +55,12 @@ def test_several_turns_on_one_socket() -> None:
                     "type": "usage",
                     "id": turn,
                     "agent": "alice",
-                    "usage": {"prompt_tokens": 21, "completion_tokens": 7, "cached_tokens": 5},
+                    "usage": {
+                        "prompt_tokens": 21,
+                        "completion_tokens": 7,
+                        "cached_tokens": 5,
+                        "reasoning_tokens": 0,
+                    },
                     "seq": 6,
                 }
                 assert [t["type"] for t in tokens] == ["token"] * len(WORDS)
@@ -69,10 +74,17 @@ def test_several_turns_on_one_socket() -> None:
                     "seq": 7,
                     "text": "".join(WORDS),
                     "finish_reason": "stop",
-                    "usage": {"prompt_tokens": 21, "completion_tokens": 7, "cached_tokens": 5},
+                    "usage": {
+                        "prompt_tokens": 21,
+                        "completion_tokens": 7,
+                        "cached_tokens": 5,
+                        "reasoning_tokens": 0,
+                    },
                     "timings": msgspec.to_builtins(DONE.timings),
                     "head": "0badc0de",
                     "notices": [],
+                    "reasoning": "",
+                    "tool_calls": [],
                 }
         assert [request.mode for request in house.requests] == ["say", "say"]
         assert house.requests[0].agent == "alice"
