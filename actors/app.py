@@ -33,6 +33,7 @@ from greenroom.actors.messages import (
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.store import Store
 from greenroom.runtime.catalog import ModelEntry, load_catalog
+from greenroom.runtime.checkup import recall
 from greenroom.runtime.claims import check_claims
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
 from greenroom.runtime.download import ensure_model
@@ -107,7 +108,9 @@ async def _people(system: System, settings: Settings, ground: _Ground, pool: Exe
     )
     facts = await _unless_failed(system, gpu.ask(Describe()))
     store = system.spawn(
-        "store", partial(Store, ground.index, facts.fingerprint), supervision=_vital()
+        "store",
+        partial(Store, ground.index, facts.fingerprint, partial(recall, ground.vault)),
+        supervision=_vital(),
     )
     budget_bytes = settings.memory.cache_budget_mb << 20
 

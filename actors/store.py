@@ -32,6 +32,7 @@ from greenroom.runtime.actor import Actor
 from greenroom.runtime.errors import Conflict
 from greenroom.runtime.forest import Forest
 from greenroom.runtime.index import AgentRow, Contents, Index, PinRow
+from greenroom.runtime.mending import Recover, load
 from greenroom.runtime.records import AgentInfo
 from greenroom.runtime.segments import Piece, chain_length
 
@@ -41,11 +42,15 @@ T = TypeVar("T")
 class Store(Actor[StoreMessage]):
     """Answers from memory; what changes is in the index before it is in memory.
 
-    ``index`` is open, and stays so whatever becomes of this actor.
+    ``index`` is open, and stays so whatever becomes of this actor. ``recover`` finds what the index
+    has lost.
     """
 
-    def __init__(self, index: Index, fingerprint: str) -> None:
+    def __init__(
+        self, index: Index, fingerprint: str, recover: Recover = lambda segment_id: None
+    ) -> None:
         self._index = index
+        self._recover = recover
         self._fingerprint = fingerprint
         self._forest = Forest(fingerprint)
         self._agents: dict[AgentKey, AgentRow] = {}
@@ -111,9 +116,7 @@ class Store(Actor[StoreMessage]):
         return None
 
     def _load(self) -> Contents:
-        contents = self._index.load_all()
-        self._index.remove(contents.broken)
-        return contents
+        return load(self._index, self._recover)
 
     async def _enrol(self, key: AgentKey, system: str | None) -> AgentRow:
         row = self._agents.get(key)
