@@ -15,10 +15,16 @@ from greenroom.actors.messages import (
     AgentKey,
     AgentMessage,
     Attend,
+    Branch,
+    Erase,
     Finish,
+    Fork,
     Generate,
     Hear,
+    Retire,
+    Rollback,
     Turn,
+    Vanish,
 )
 from greenroom.actors.outbox import Outbox
 from greenroom.actors.turn import (
@@ -27,8 +33,10 @@ from greenroom.actors.turn import (
     answered,
     clip_max_tokens,
     fill_sampling,
+    find_segment,
     whole_history,
 )
+from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import ChannelCancelled, GreenroomError
@@ -36,6 +44,7 @@ from greenroom.runtime.hearsay import rendered_prompt
 from greenroom.runtime.job import Job, JobDone, JobEnded, JobEvent, JobStarted, JobTokens
 from greenroom.runtime.records import (
     FinishReason,
+    Forgotten,
     TextDelta,
     Timings,
     TurnDone,
@@ -77,8 +86,9 @@ class AgentActor(Actor[AgentMessage]):
         await self._hearing.finish()
         self._memory.let_go()
 
-    async def handle(self, message: AgentMessage) -> None:
-        """Take the turn, or see to it that something is heard; nobody waits for that."""
+    async def handle(self, message: AgentMessage) -> object:
+        """Take the turn, see to it that something is heard (nobody waits for that), or do with
+        the memory what is asked, once all that was told before is in it."""
         match message:
             case Turn():
                 await self._turn(message)
@@ -86,8 +96,35 @@ class AgentActor(Actor[AgentMessage]):
                 self._hearing.tell(told)
             case Attend(reply, settled):
                 self._hearing.attend(reply, settled=settled)
+            case Fork(name, at):
+                await self._hearing.finish()
+                chain = await self._memory.chain()
+                head = self._memory.head if at is None else find_segment(chain, at, "at")
+                return await self._company.store.ask(Branch(self._key, name, head))
+            case Rollback(to):
+                await self._hearing.finish()
+                head = find_segment(await self._memory.chain(), to, "to")
+                await whole(self._memory.move(head))
+                return await self._memory.info()
+            case Vanish(overdue):
+                return await whole(self._vanish(overdue=overdue))
             case _:
                 assert_never(message)
+        return None
+
+    async def _vanish(self, *, overdue: bool) -> Forgotten:
+        """Whoever is spawned under this name afterwards knows nothing."""
+        company = self._company
+        await self._hearing.pause()
+        doomed = await company.store.ask(Retire(self._key, overdue))
+        if doomed is None:
+            self._hearing.resume()
+            return Forgotten(0, 0)
+        self._hearing.drop()
+        freed = await company.custodian.ask(Erase(doomed))
+        await self._memory.load()
+        self.context.stop()
+        return Forgotten(freed.num_segments, freed.num_bytes)
 
     async def _turn(self, turn: Turn) -> None:
         """What is wrong with the request is told to the caller, and no more."""
@@ -241,6 +278,8 @@ class AgentActor(Actor[AgentMessage]):
                     ttft_ms=1e3 * (times.first_token - turn.arrived),
                     decode_ms=1e3 * (times.last_token - times.first_token),
                     commit_ms=1e3 * (now - emitted),
+                    prefill_ms=1e3 * times.prefill_s,
+                    max_gap_ms=1e3 * times.max_gap_s,
                 ),
                 head=self._memory.head if self._company.durable_turns else None,
             )

@@ -20,33 +20,30 @@ import uvloop
 from greenroom.actors.company import Company
 from greenroom.actors.custodian import Custodian, quota_of
 from greenroom.actors.director import Director
-from greenroom.actors.gpu import Emit, GpuActor
+from greenroom.actors.gpu import Emit, GpuActor, Patience
 from greenroom.actors.http import serve_http
 from greenroom.actors.keeper import Keeper
-from greenroom.actors.messages import (
-    CustodianMessage,
-    Describe,
-    ModelFacts,
-    Room,
-    Wrote,
-)
+from greenroom.actors.messages import Back, CustodianMessage, Describe, ModelFacts, Shed, Wrote
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.store import Store
+from greenroom.runtime.admission import Backing
+from greenroom.runtime.audit import recall
 from greenroom.runtime.catalog import ModelEntry, load_catalog
-from greenroom.runtime.checkup import recall
 from greenroom.runtime.claims import check_claims
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
 from greenroom.runtime.download import ensure_model
 from greenroom.runtime.errors import ActorStopped, MailboxFull, ModelUnavailable
+from greenroom.runtime.host import memory_limit, wire_memory
 from greenroom.runtime.hot import room_for_copies
 from greenroom.runtime.index import Index, StoreUnusable
+from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.loader import last_position_head, load, pick_device, pick_platform
 from greenroom.runtime.logs import start_logging
 from greenroom.runtime.mailbox import MailboxSpec
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.spec import extract_spec
-from greenroom.runtime.stage import Stage, StageLimits
+from greenroom.runtime.stage import Stage
 from greenroom.runtime.supervise import Decision, Supervision, default_decider
 from greenroom.runtime.system import System
 from greenroom.runtime.text import Text
@@ -101,11 +98,13 @@ def _prepare(settings: Settings) -> _Ground:
 async def _people(system: System, settings: Settings, ground: _Ground, pool: Executor) -> Playhouse:
     """Spawn the actors, in the order in which they need each other."""
     make = partial(make_stage, settings, ground.entry, ground.model_path, pool)
-    gpu = system.spawn(
-        "gpu",
-        partial(GpuActor, make, [], settings.memory.release_after_s),
-        supervision=_vital(),
-    )
+    patience = Patience(settings.memory.release_after_s, settings.stage.memory_wait_s)
+
+    def relieve(num_bytes: int) -> None:
+        with contextlib.suppress(MailboxFull, ActorStopped):
+            keeper.tell(Shed(num_bytes))
+
+    gpu = system.spawn("gpu", partial(GpuActor, make, [], patience, relieve), supervision=_vital())
     facts = await _unless_failed(system, gpu.ask(Describe()))
     store = system.spawn(
         "store",
@@ -114,10 +113,10 @@ async def _people(system: System, settings: Settings, ground: _Ground, pool: Exe
     )
     budget_bytes = settings.memory.cache_budget_mb << 20
 
-    def make_room(hot_bytes: int) -> None:
+    def back(hot: int, pending: int) -> None:
         # Full or restarting: the next turn tells it again.
         with contextlib.suppress(MailboxFull, ActorStopped):
-            gpu.tell(Room(room_for_copies(budget_bytes, hot_bytes)))
+            gpu.tell(Back(Backing(room_for_copies(budget_bytes, hot), hot, pending)))
 
     def grown(num_bytes: int | None) -> None:
         with contextlib.suppress(MailboxFull, ActorStopped):  # the next round counts anew
@@ -125,7 +124,7 @@ async def _people(system: System, settings: Settings, ground: _Ground, pool: Exe
 
     keeper = system.spawn(
         "keeper",
-        partial(Keeper, ground.vault, facts.spec, budget_bytes, pool, make_room, grown),
+        partial(Keeper, ground.vault, facts.spec, budget_bytes, pool, back, grown),
         supervision=_vital(),
     )
     custodian: Ref[CustodianMessage] = system.spawn(
@@ -179,12 +178,17 @@ def make_stage(
         max_decode_gap_s=settings.stage.max_decode_gap_ms / 1e3,
         resident_bytes=min(settings.memory.resident_budget_mb, settings.memory.cache_budget_mb)
         << 20,
+        memory_bytes=settings.stage.memory_budget_mb << 20 or memory_limit(),
     )
+    wire_memory()
     advice = _generation_config(path)
+    text = Text(loaded.tokenizer)
+    for line in text.report.lines():
+        log.info("the chat template of %s: %s", entry.name, line)
     facts = ModelFacts(
         fingerprint=loaded.fingerprint,
         context_window=loaded.context_window,
-        text=Text(loaded.tokenizer),
+        text=text,
         spec=spec,
         temperature=float(advice.get("temperature", 1.0)),
         top_p=float(advice.get("top_p", 1.0)),

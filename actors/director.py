@@ -9,6 +9,7 @@ from greenroom.actors.messages import AgentKey, AgentMessage, DirectorMessage, E
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.mailbox import MailboxSpec
 from greenroom.runtime.names import MAX_NAME_LENGTH
+from greenroom.runtime.records import SpawnRequest
 from greenroom.runtime.ref import Ref
 
 
@@ -26,7 +27,8 @@ class Director(Actor[DirectorMessage]):
         """Enrol the agent in the index if it is new and to be, and return where to reach it."""
         key = message.key
         if message.enrol:
-            await self._company.store.ask(Enrol(key, message.system))
+            wanted = SpawnRequest(namespace=key.namespace, name=key.name)
+            await self._company.store.ask(Enrol(wanted))
         return self.context.spawn_or_get(
             child_name(key),
             partial(AgentActor, key, self._company),

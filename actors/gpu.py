@@ -9,6 +9,7 @@ import mlx.core as mx
 import msgspec
 
 from greenroom.actors.messages import (
+    Back,
     Count,
     Describe,
     Finish,
@@ -16,19 +17,29 @@ from greenroom.actors.messages import (
     GpuMessage,
     ModelFacts,
     Promote,
-    Room,
 )
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import StageFailed
 from greenroom.runtime.host import release_memory
-from greenroom.runtime.job import JobDone, JobEvent
+from greenroom.runtime.job import HotWanted, JobDone, JobEvent, JobRefused, JobWaits
 from greenroom.runtime.stage import Stage
 from greenroom.runtime.worker import Worker
 
 Emit = Callable[[int, JobEvent], None]
 MakeStage = Callable[[Emit], tuple[Stage, ModelFacts]]
 """Loads the model and sets the stage; called on the MLX thread."""
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """How long things last: seconds.
+
+    After ``rest_after_s`` without work, freed memory goes back to the system. A job waits
+    ``memory_wait_s`` for memory at most.
+    """
+
+    rest_after_s: float
+    memory_wait_s: float
 
 
 class _Performance:
@@ -65,14 +76,21 @@ class GpuActor(Actor[GpuMessage]):
     crashes; its supervisor starts it anew, with the model loaded again.
     """
 
-    def __init__(self, make: MakeStage, threads: list[Worker], rest_after_s: float) -> None:
+    def __init__(
+        self,
+        make: MakeStage,
+        threads: list[Worker],
+        patience: Patience,
+        relieve: Callable[[int], object],
+    ) -> None:
         """``threads`` are those of earlier generations; the list is shared by all of them.
 
-        After ``rest_after_s`` seconds without work, freed memory goes back to the system.
+        ``relieve`` is asked for so many bytes of what encoded segments take in memory.
         """
         self._make = make
         self._threads = threads
-        self._rest_after_s = rest_after_s
+        self._patience = patience
+        self._relieve = relieve
         self._replies: dict[int, Channel[JobEvent]] = {}
         self._worker: Worker | None = None
         self._performance: _Performance | None = None
@@ -105,7 +123,7 @@ class GpuActor(Actor[GpuMessage]):
             make,
             close=mx.clear_streams,
             failed=failed,
-            rest_after_s=self._rest_after_s,
+            rest_after_s=self._patience.rest_after_s,
         )
         self._threads.append(self._worker)
         self._worker.start()
@@ -124,13 +142,13 @@ class GpuActor(Actor[GpuMessage]):
             case Promote(uid):
                 self._worker.submit(functools.partial(stage.promote, uid))
             case Finish(uid, keep):
-                self._worker.submit(functools.partial(self._finish, uid, keep))
-            case Room(num_bytes):
-                self._worker.submit(functools.partial(stage.make_room, num_bytes))
+                self._order(lambda stage: stage.finish(uid, keep))
+            case Back(backing):
+                self._order(lambda stage: stage.back(backing))
             case Describe():
                 return self._performance.facts
             case Count():
-                return await self._worker.call(lambda: msgspec.structs.replace(stage.counters))
+                return await self._worker.call(stage.count)
             case _:
                 assert_never(message)
         return None
@@ -155,10 +173,16 @@ class GpuActor(Actor[GpuMessage]):
         self._replies = {}
         self._performance = None
 
-    def _finish(self, uid: int, keep: int) -> None:
-        if self._performance is not None:
-            self._performance.stage.finish(uid, keep)
-            self._performance.flush()
+    def _order(self, order: Callable[[Stage], None]) -> None:
+        """Have the stage do something that its next step need not wait to tell of."""
+
+        def run() -> None:
+            if self._performance is not None:
+                order(self._performance.stage)
+                self._performance.flush()
+
+        if self._worker is not None:
+            self._worker.submit(run)
 
     def _cancel(self, uid: int) -> None:
         if self._replies.pop(uid, None) is not None and self._worker and self._performance:
@@ -166,13 +190,30 @@ class GpuActor(Actor[GpuMessage]):
 
     def _deliver(self, events: list[tuple[int, JobEvent]]) -> None:
         for uid, event in events:
+            if isinstance(event, HotWanted):
+                self._relieve(event.num_bytes)
+                continue
             reply = self._replies.get(uid)
             if reply is None:
                 continue
-            reply.send_nowait(event)
-            if isinstance(event, JobDone):
-                del self._replies[uid]
-                reply.close()
+            match event:
+                case JobWaits():
+                    self._be_patient(uid)
+                case JobRefused(error):
+                    del self._replies[uid]
+                    reply.fail(error)
+                case JobDone():
+                    del self._replies[uid]
+                    reply.send_nowait(event)
+                    reply.close()
+                case _:
+                    reply.send_nowait(event)
+
+    def _be_patient(self, uid: int) -> None:
+        """A job waits for memory, but not for ever."""
+        wait_s = self._patience.memory_wait_s
+        loop = asyncio.get_running_loop()
+        loop.call_later(wait_s, self._order, lambda stage: stage.refuse(uid, wait_s))
 
     def _failed(self, started: "asyncio.Future[_Performance]", error: BaseException) -> None:
         if started.done():

@@ -82,6 +82,14 @@ class Hearing:
         for _ in range(num_messages):
             self._pending.popleft()
 
+    def drop(self) -> None:
+        """Forget what is left pending after a ``pause``; whoever waits for it need not any more."""
+        self._pending.clear()
+        self._held = False
+        for reply in self._waiting:
+            self._answer(reply)
+        self._waiting = []
+
     def resume(self) -> None:
         """Go on, if there is anything."""
         self._held = False

@@ -1,13 +1,24 @@
 """What the doors ask of the composition root: the house they stand in front of."""
 
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Protocol
 
 import msgspec
 
 from greenroom.runtime.channel import Channel
+from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.inspect import SystemInfo
-from greenroom.runtime.pace import StageCounters
-from greenroom.runtime.records import AgentInfo, Heard, HearRequest, TurnEvent, TurnRequest
+from greenroom.runtime.records import (
+    AgentInfo,
+    Forgotten,
+    Heard,
+    HearRequest,
+    LogEntry,
+    Probe,
+    SpawnRequest,
+    TurnEvent,
+    TurnRequest,
+)
 from greenroom.runtime.settings import Settings
 
 
@@ -25,10 +36,12 @@ class ModelCard(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What goes on inside: every actor, and what the stage has done so far."""
+    """What goes on inside: every actor, what the stage has done so far, and what was found out
+    about the model's chat template when it was loaded, in words."""
 
     stage: StageCounters
     actors: SystemInfo
+    template: tuple[str, ...] = ()
 
 
 class House(Protocol):
@@ -44,6 +57,21 @@ class House(Protocol):
     it raises ``InvalidRequest``, ``MailboxFull`` or ``Unavailable``. ``heard`` says how far the
     agent has got; with ``settled`` it waits until all of it is durable, and raises what prevents
     that.
+
+    What can be done with an agent's memory raises ``NotFound`` (param "agent") for one that is not
+    there. ``spawn`` finds or makes one, and raises ``Conflict`` where it exists with another system
+    prompt, model or ``share``. ``fork`` gives a new agent the memory of another, now or as it was
+    ``at`` a segment of its chain, and copies none of it; ``Conflict`` where the name is taken.
+    ``rollback`` takes an agent back ``to`` a segment. Both wait for the turns that came before.
+    Segments are named by id or by a beginning of it that only one has. ``log`` is the chain, oldest
+    first. What is pinned (by default where the agent stands) is not evicted or collected: ``pin``
+    and ``unpin`` give the segment's id. ``probe`` says what a turn would find, and runs nothing.
+    ``forget`` erases the agent and all that nobody else needs.
+
+    ``export`` gives the agent and its memory as one file, which ``import_agent`` takes here or in
+    another home, under the agent's own name if ``name`` is None. It raises ``Conflict`` for another
+    model's memory and for a name that is taken, ``InvalidRequest`` for a file that is damaged or
+    from a later greenroom.
     """
 
     @property
@@ -59,6 +87,32 @@ class House(Protocol):
     async def heard(self, namespace: str, agent: str, *, settled: bool = True) -> Heard: ...
 
     async def agents(self, namespace: str) -> list[AgentInfo]: ...
+
+    async def spawn(self, request: SpawnRequest) -> AgentInfo: ...
+
+    async def find(self, namespace: str, name: str) -> AgentInfo: ...
+
+    async def fork(
+        self, namespace: str, agent: str, name: str, at: str | None = None
+    ) -> AgentInfo: ...
+
+    async def rollback(self, namespace: str, agent: str, to: str) -> AgentInfo: ...
+
+    async def log(self, namespace: str, agent: str) -> tuple[LogEntry, ...]: ...
+
+    async def pin(self, namespace: str, agent: str, segment: str | None = None) -> str: ...
+
+    async def unpin(self, namespace: str, agent: str, segment: str | None = None) -> str: ...
+
+    async def probe(self, request: TurnRequest) -> Probe: ...
+
+    async def forget(self, namespace: str, agent: str) -> Forgotten: ...
+
+    def export(self, namespace: str, agent: str) -> AsyncIterator[bytes]: ...
+
+    async def import_agent(
+        self, namespace: str, name: str | None, chunks: AsyncIterable[bytes]
+    ) -> AgentInfo: ...
 
     async def status(self) -> Status: ...
 

@@ -14,13 +14,16 @@ from greenroom.actors.messages import (
     Held,
     Keep,
     KeeperMessage,
+    Outline,
     Settle,
+    Shed,
     Weigh,
 )
 from greenroom.runtime.actor import Actor
-from greenroom.runtime.codec import BadPayload, Payload, check
+from greenroom.runtime.codec import BadPayload, Payload, check, link
 from greenroom.runtime.errors import StorageFailed
 from greenroom.runtime.hot import HotPayloads
+from greenroom.runtime.resume import Link
 from greenroom.runtime.segments import Segment
 from greenroom.runtime.spec import CacheSpec
 from greenroom.runtime.vault import Damaged, Vault, VaultError
@@ -29,8 +32,9 @@ from greenroom.runtime.vault import Damaged, Vault, VaultError
 class Keeper(Actor[KeeperMessage]):
     """Hot bytes in memory, everything on disk; files are read and written on ``pool``.
 
-    ``changed`` is told how many bytes are hot whenever that may be other than before, ``wrote`` how
-    many bytes a turn has added to the disk, None where that had no room.
+    ``changed`` is told how many bytes are hot, and how many are being written and are not hot yet,
+    whenever that may be other than before; ``wrote`` how many bytes a turn has added to the disk,
+    None where that had no room.
     """
 
     def __init__(
@@ -39,7 +43,7 @@ class Keeper(Actor[KeeperMessage]):
         spec: CacheSpec,
         budget_bytes: int,
         pool: Executor,
-        changed: Callable[[int], object] = lambda num_bytes: None,
+        changed: Callable[[int, int], object] = lambda hot, pending: None,
         wrote: Callable[[int | None], object] = lambda num_bytes: None,
     ) -> None:
         self._vault = vault
@@ -56,21 +60,29 @@ class Keeper(Actor[KeeperMessage]):
         match message:
             case Fetch(ids):
                 fetched = await self._fetch(ids)
-                self._changed(self._hot.num_bytes)
+                self._changed(self._hot.num_bytes, 0)
                 return fetched
             case Keep(segments):
-                kept = await self._keep(segments)
-                self._changed(self._hot.num_bytes)
-                return kept
+                pending = sum(payload.num_bytes for _, payload in segments)
+                self._changed(self._hot.num_bytes, pending)
+                try:
+                    return await self._keep(segments)
+                finally:
+                    self._changed(self._hot.num_bytes, 0)
+            case Shed(num_bytes):
+                self._hot.shed(num_bytes)
+                self._changed(self._hot.num_bytes, 0)
             case Weigh():
                 return Held(len(self._hot), self._hot.num_bytes, self._hot.evicted)
+            case Outline(ids):
+                return await self._outline(ids)
             case Settle(ids):
                 self._unsettled.difference_update(ids)
             case Doom(ids):
                 self._doomed.update(each for each in ids if each not in self._unsettled)
             case Drop(ids):
                 freed = await self._drop(ids)
-                self._changed(self._hot.num_bytes)
+                self._changed(self._hot.num_bytes, 0)
                 return freed
             case _:
                 assert_never(message)
@@ -83,6 +95,19 @@ class Keeper(Actor[KeeperMessage]):
             self._hot.drop(each)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._vault.purge, doomed)
+
+    async def _outline(self, ids: tuple[str, ...]) -> tuple[Link | None, ...]:
+        loop = asyncio.get_running_loop()
+        found = [loop.run_in_executor(self._pool, self._held, i) for i in ids]
+        return tuple(await asyncio.gather(*found))
+
+    def _held(self, segment_id: str) -> Link | None:
+        """Blocking. Only a file's beginning is read: what is damaged further on shows later."""
+        try:
+            payload = self._hot.peek(segment_id) or self._vault.outline(segment_id)
+            return link(self._spec, payload, payload.num_tokens)
+        except (VaultError, BadPayload):
+            return None
 
     async def _fetch(self, ids: tuple[str, ...]) -> Fetched:
         cold = [i for i in ids if self._hot.get(i) is None]

@@ -14,11 +14,14 @@ from greenroom.actors.messages import (
     FindAgent,
     Forget,
     Keep,
+    Known,
     LetGo,
     Match,
+    Outline,
     Recall,
     Settle,
 )
+from greenroom.actors.roster import unknown
 from greenroom.actors.turn import (
     Answer,
     Draft,
@@ -31,8 +34,8 @@ from greenroom.runtime import job as stage
 from greenroom.runtime.codec import link
 from greenroom.runtime.errors import ActorStopped, MailboxFull
 from greenroom.runtime.job import Job, JobDone
-from greenroom.runtime.records import ChatMessage, Sampling
-from greenroom.runtime.resume import stand_at
+from greenroom.runtime.records import AgentInfo, ChatMessage, Sampling
+from greenroom.runtime.resume import Link, resume_at, stand_at
 from greenroom.runtime.segments import Piece, chain_length, cut
 from greenroom.runtime.template import PLAIN, Frame
 from greenroom.runtime.text import Prompt, Remembered, Text
@@ -54,14 +57,27 @@ class Memory:
         self._company = company
         self.head: str | None = None
         self.system: str | None = None
+        self.scope = key.namespace
         self._handle: int | None = None
         self._copied: tuple[Piece, ...] = ()  # the chain that the handle stands for
 
     async def load(self) -> None:
         """Find out where the agent stood."""
-        info = await self._company.store.ask(FindAgent(self._key))
-        if info is not None:
-            self.head, self.system = info.head, info.system
+        known = await self._find()
+        self.head = self.system = self._handle = None
+        self.scope = self._key.namespace
+        if known is not None:
+            self.head, self.system, self.scope = known.info.head, known.info.system, known.scope
+
+    async def info(self) -> AgentInfo:
+        """What is known of the agent. Raises NotFound where it has been forgotten."""
+        known = await self._find()
+        if known is None:
+            raise unknown(self._key.name)
+        return known.info
+
+    async def _find(self) -> Known | None:
+        return await self._company.store.ask(FindAgent(self._key))
 
     def let_go(self) -> None:
         """The turn is over: what it has matched may be evicted, unless a head needs it."""
@@ -83,7 +99,7 @@ class Memory:
         facts = self._company.facts
         known = remembered(chain, facts.fingerprint, facts.text.decode)
         return Draft(
-            namespace=self._key.namespace,
+            namespace=self.scope,
             fingerprint=facts.fingerprint,
             codec=self._company.codec,
             matched=(),
@@ -101,9 +117,7 @@ class Memory:
         window must still hold what the next token sees.
         """
         store = self._company.store
-        matched = await store.ask(
-            Match(self._key.namespace, draft.prompt.tokens[:limit], self._key)
-        )
+        matched = await store.ask(Match(self.scope, draft.prompt.tokens[:limit], self._key))
         fetched = await self._company.keeper.ask(Fetch(tuple(p.segment.id for p in matched)))
         if fetched.bad is not None:
             await store.ask(Forget(fetched.bad))
@@ -158,6 +172,38 @@ class Memory:
     async def stand(self, draft: Draft) -> None:
         """Move the head to the end of what the draft has matched: ``is_known`` is true of it."""
         assert is_known(draft)
-        head = draft.matched[-1].segment.id
+        await self.move(draft.matched[-1].segment.id)
+
+    async def move(self, head: str) -> None:
+        """Stand at another segment."""
         await self._company.store.ask(Commit(self._key, (), head))
         self.head = head
+
+    async def foresee(self, draft: Draft) -> int:
+        """How many of the prompt's tokens the stage would find cached; reads no bytes."""
+        matched = await self._company.store.ask(Match(self.scope, draft.prompt.tokens))
+        links = await outline(self._company, matched)
+        spec = self._company.facts.spec
+        standing = cut(matched, stand_at(links, spec.windows))
+        links = [
+            msgspec.structs.replace(each, used=piece.used)
+            for each, piece in zip(links, standing, strict=False)
+        ]
+        last = len(draft.prompt.tokens) - 1
+        return resume_at(links, spec.windows, stateful=spec.stateful, limit=last)
+
+
+async def outline(company: Company, chain: Sequence[Piece]) -> list[Link]:
+    """What the segments of a chain hold, up to the first whose bytes are gone.
+
+    Nothing where any of it is another model's.
+    """
+    ours = [piece for piece in chain if piece.segment.fingerprint == company.facts.fingerprint]
+    chain = ours if len(ours) == len(chain) else ()
+    found = await company.keeper.ask(Outline(tuple(piece.segment.id for piece in chain)))
+    links: list[Link] = []
+    for held, piece in zip(found, chain, strict=True):
+        if held is None:
+            break
+        links.append(msgspec.structs.replace(held, used=piece.used))
+    return links

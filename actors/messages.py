@@ -2,14 +2,24 @@
 
 import msgspec
 
+from greenroom.runtime.admission import Backing
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.codec import Payload
+from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.job import Job, JobEvent
 from greenroom.runtime.message import Message, Request
-from greenroom.runtime.pace import StageCounters
 from greenroom.runtime.reach import Rows
-from greenroom.runtime.records import AgentInfo, ChatMessage, Heard, TurnEvent, TurnRequest
+from greenroom.runtime.records import (
+    AgentInfo,
+    ChatMessage,
+    Forgotten,
+    Heard,
+    SpawnRequest,
+    TurnEvent,
+    TurnRequest,
+)
 from greenroom.runtime.ref import Ref
+from greenroom.runtime.resume import Link
 from greenroom.runtime.segments import Piece, Segment
 from greenroom.runtime.spec import CacheSpec
 from greenroom.runtime.text import Text
@@ -68,13 +78,13 @@ class Count(Request[StageCounters], frozen=True):
     """What the stage has done so far."""
 
 
-class Room(Message, frozen=True):
-    """Decoded copies may take so many bytes from now on: what hot segments leave of the budget."""
+class Back(Message, frozen=True):
+    """What memories beside the stage take from now on."""
 
-    num_bytes: int
+    backing: Backing
 
 
-GpuMessage = Describe | Generate | Promote | Finish | Count | Room
+GpuMessage = Describe | Generate | Promote | Finish | Count | Back
 
 
 # To the keeper
@@ -115,6 +125,18 @@ class Weigh(Request[Held], frozen=True):
     """How much is hot."""
 
 
+class Outline(Request[tuple[Link | None, ...]], frozen=True):
+    """What each of these segments holds, without its bytes; None for one that cannot be read."""
+
+    ids: tuple[str, ...]
+
+
+class Shed(Message, frozen=True):
+    """The stage needs so many bytes of what is hot: let go of what was used longest ago."""
+
+    num_bytes: int
+
+
 class Settle(Message, frozen=True):
     """What was kept is committed, or never will be: its files may be deleted again."""
 
@@ -134,7 +156,7 @@ class Drop(Request[int], frozen=True):
     ids: tuple[str, ...]
 
 
-KeeperMessage = Fetch | Keep | Weigh | Settle | Doom | Drop
+KeeperMessage = Fetch | Keep | Weigh | Outline | Settle | Doom | Drop | Shed
 
 
 # To the store
@@ -177,7 +199,14 @@ class Forget(Request[None], frozen=True):
     id: str
 
 
-class FindAgent(Request[AgentInfo | None], frozen=True):
+class Known(msgspec.Struct, frozen=True):
+    """An agent, and the ``scope`` within which its segments are addressed and matched."""
+
+    info: AgentInfo
+    scope: str
+
+
+class FindAgent(Request[Known | None], frozen=True):
     """What the index knows of an agent."""
 
     key: AgentKey
@@ -190,10 +219,47 @@ class ListAgents(Request[tuple[AgentInfo, ...]], frozen=True):
 
 
 class Enrol(Request[AgentInfo], frozen=True):
-    """Find an agent or make it; raises Conflict where it exists with another system prompt."""
+    """Find an agent or make it (see ``SpawnRequest``); Conflict where it exists as another, or at
+    all if it is to be ``new``."""
+
+    wanted: SpawnRequest
+    new: bool = False
+
+
+class Branch(Request[AgentInfo], frozen=True):
+    """Make an agent ``name`` that stands at ``head``, otherwise as ``key``. Raises Conflict."""
 
     key: AgentKey
-    system: str | None
+    name: str
+    head: str | None
+
+
+class Pin(Request[None], frozen=True):
+    """Keep a segment for an agent, or let go of it."""
+
+    key: AgentKey
+    segment: str
+    pinned: bool
+
+
+class Pinned(Request[frozenset[str]], frozen=True):
+    """The segments that an agent has pinned."""
+
+    key: AgentKey
+
+
+class Retire(Request[tuple[str, ...] | None], frozen=True):
+    """Forget an agent, its row and its pins; the ids of what nobody needs any more in its scope.
+
+    With ``overdue`` only if its time is over, and None if it is not. Raises NotFound.
+    """
+
+    key: AgentKey
+    overdue: bool = False
+
+
+class Overdue(Request[tuple[AgentKey, ...]], frozen=True):
+    """The agents whose time is over."""
 
 
 class Whose(Request[AgentKey | None], frozen=True):
@@ -245,6 +311,12 @@ StoreMessage = (
     | ListAgents
     | Enrol
     | Whose
+    | Branch
+    | Pin
+    | Pinned
+    | Retire
+    | Overdue
+    | Remove
     | Remove
     | Survey
     | Evict
@@ -321,20 +393,36 @@ class Attend(Message, frozen=True):
     settled: bool
 
 
-AgentMessage = Turn | Hear | Attend
+class Fork(Request[AgentInfo], frozen=True):
+    """Give the memory to a new agent, up to a segment if one is named; see ``House.fork``."""
+
+    name: str
+    at: str | None
+
+
+class Rollback(Request[AgentInfo], frozen=True):
+    """Stand where the agent stood at a segment of its chain; see ``House.rollback``."""
+
+    to: str
+
+
+class Vanish(Request[Forgotten], frozen=True):
+    """Be forgotten; if only when ``overdue``, not after a turn in the meantime."""
+
+    overdue: bool = False
+
+
+AgentMessage = Turn | Hear | Attend | Fork | Rollback | Vanish
 
 
 # To the director
 
 
 class Wake(Request[Ref[AgentMessage]], frozen=True):
-    """The agent of that key, made ready if need be, and enrolled unless its first turn is to do so.
-
-    Raises Conflict where it exists with another system prompt than ``system`` (None: any).
-    """
+    """The agent of that key, made ready if need be, and enrolled unless its first turn is to do so
+    (or somebody has done it)."""
 
     key: AgentKey
-    system: str | None = None
     enrol: bool = True
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
-from greenroom.actors.house import House
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import GreenroomError
 from greenroom.runtime.records import TextDelta, TurnDone, TurnEvent, TurnRequest, TurnStarted
@@ -11,6 +11,12 @@ from greenroom.runtime.records import TextDelta, TurnDone, TurnEvent, TurnReques
 
 class BrokenTurn(GreenroomError):
     """A turn's events came in an order that they cannot have, or ended early: our own defect."""
+
+
+class Turns(Protocol):
+    """Where turns are opened: any house, near or far."""
+
+    async def open_turn(self, request: TurnRequest) -> Channel[TurnEvent]: ...
 
 
 class Ongoing:
@@ -41,7 +47,7 @@ class Ongoing:
 
 
 @asynccontextmanager
-async def opened(house: House, request: TurnRequest) -> AsyncIterator[Ongoing]:
+async def opened(house: Turns, request: TurnRequest) -> AsyncIterator[Ongoing]:
     """Ask for a turn and wait until it has started; leaving early cancels the work behind it.
 
     Raises what ``House.open_turn`` raises, and what stops the turn before its first event.

@@ -16,27 +16,27 @@ from greenroom.actors.messages import (
     ListAgents,
     Turn,
     Wake,
-    Whose,
 )
+from greenroom.actors.verbs import Verbs
 from greenroom.runtime.catalog import ModelEntry, check_requested
 from greenroom.runtime.channel import Channel
+from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.errors import ActorStopped, InvalidRequest, Unavailable
-from greenroom.runtime.pace import StageCounters
 from greenroom.runtime.records import (
     AgentInfo,
     ChatMessage,
     Heard,
     HearRequest,
+    SpawnRequest,
     TurnEvent,
     TurnRequest,
 )
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.system import System
-from greenroom.runtime.template import Frame
 
 
-class Playhouse:
+class Playhouse(Verbs):
     """One loaded model with its agents: the ``House`` behind every door.
 
     ``namespace`` is that of whoever runs it: the one that ``server.api_key`` opens over HTTP.
@@ -55,8 +55,7 @@ class Playhouse:
             entry.name, entry.hub_id, company.facts.context_window, int(time.time())
         )
         self._entry = entry
-        self._company = company
-        self._director = director
+        super().__init__(company, director)
         self.system = system
         self.namespace = derive_namespace(settings.server.api_key)
         self._draining = False
@@ -84,7 +83,10 @@ class Playhouse:
         if self._draining:
             raise Unavailable("the server is shutting down", retry_after_s=5.0)
         self._company.facts.text.check_size(request.messages, self._company.facts.context_window)
-        key = await self._who(request)
+        # Whoever is not known by now is a new one.
+        key = await self._recognise(request) or AgentKey(
+            request.namespace, f"anon-{secrets.token_hex(6)}"
+        )
         # Whoever gave no name and never comes to an answer leaves no trace.
         agent = await self._director.ask(Wake(key, enrol=request.agent is not None))
         reply: Channel[TurnEvent] = Channel(self.settings.actors.channel_capacity)
@@ -115,7 +117,7 @@ class Playhouse:
 
     async def enrol(self, name: str, system: str | None) -> None:
         """Make the agent unless it is there. Raises Conflict for another system prompt."""
-        await self._director.ask(Wake(AgentKey(self.namespace, name), system))
+        await self.spawn(SpawnRequest(namespace=self.namespace, name=name, system=system))
 
     async def agents(self, namespace: str) -> list[AgentInfo]:
         """Every agent of the namespace, by name."""
@@ -123,19 +125,9 @@ class Playhouse:
 
     async def status(self) -> Status:
         """A look inside, for operators."""
-        return Status(await self.counters(), self.system.inspect())
+        template = self._company.facts.text.report.lines()
+        return Status(await self.counters(), self.system.inspect(), template)
 
     async def counters(self) -> StageCounters:
         """What the stage has done so far."""
         return await self._company.gpu.ask(Count())
-
-    async def _who(self, request: TurnRequest) -> AgentKey:
-        """The agent that is named, else whoever remembers the history so far, else a new one."""
-        if request.agent is not None:
-            return AgentKey(request.namespace, request.agent)
-        text = self._company.facts.text
-        frame = Frame(request.tools, request.template_kwargs)
-        rendered = await asyncio.to_thread(text.render, request.messages, frame)
-        tokens = await asyncio.to_thread(text.encode, rendered)
-        known = await self._company.store.ask(Whose(request.namespace, tokens, rendered))
-        return known or AgentKey(request.namespace, f"anon-{secrets.token_hex(6)}")

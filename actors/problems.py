@@ -13,6 +13,7 @@ from greenroom.runtime.errors import (
     InvalidRequest,
     MailboxFull,
     ModelUnavailable,
+    NoMemory,
     NotFound,
     Unavailable,
 )
@@ -93,6 +94,8 @@ def _code(error: Exception) -> str | None:
             return "forbidden"
         case MailboxFull():
             return "mailbox_full"
+        case NoMemory():
+            return "insufficient_memory"
         case ModelUnavailable():
             return "model_unavailable"
         case web.RequestPayloadError():

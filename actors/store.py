@@ -7,29 +7,33 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar, assert_never
 
-import msgspec
-
 from greenroom.actors.messages import (
     AgentKey,
+    Branch,
     Commit,
     Enrol,
     Evict,
     FindAgent,
     Forget,
+    Known,
     LetGo,
     ListAgents,
     Match,
+    Overdue,
+    Pin,
+    Pinned,
     Reach,
     Recall,
     Remove,
+    Retire,
     StoreMessage,
     Survey,
     Unstored,
     Whose,
 )
+from greenroom.actors.roster import Roster, terms
 from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
-from greenroom.runtime.errors import Conflict
 from greenroom.runtime.forest import Forest
 from greenroom.runtime.index import AgentRow, Contents, Index, PinRow
 from greenroom.runtime.mending import Recover, load
@@ -47,15 +51,17 @@ class Store(Actor[StoreMessage]):
     """
 
     def __init__(
-        self, index: Index, fingerprint: str, recover: Recover = lambda segment_id: None
+        self,
+        index: Index,
+        fingerprint: str,
+        recover: Recover = lambda segment_id: None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._index = index
         self._recover = recover
-        self._fingerprint = fingerprint
+        self._now = now
         self._forest = Forest(fingerprint)
-        self._agents: dict[AgentKey, AgentRow] = {}
-        self._heads: dict[str, AgentKey] = {}
-        self._pins: set[PinRow] = set()
+        self._roster = Roster(fingerprint, now)
         self._evicted: set[str] = set()  # known by what they say, without bytes
         self._held: dict[AgentKey, str] = {}  # where running turns go on from
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="greenroom-index")
@@ -67,8 +73,9 @@ class Store(Actor[StoreMessage]):
             self._forest.add(segment, stored=segment.id not in contents.evicted)
         self._evicted.update(contents.evicted)
         for row in contents.agents:
-            self._know(row)
-        self._pins.update(contents.pins)
+            self._roster.know(row)
+        for pin in contents.pins:
+            self._roster.pin(pin)
 
     async def on_stop(self) -> None:
         """Let the thread go; everything has been written."""
@@ -89,14 +96,25 @@ class Store(Actor[StoreMessage]):
                 return self._forest.chain(head)
             case Whose(namespace, tokens, rendered):
                 standing = self._forest.stand(namespace, tokens, rendered)
-                return next((self._heads[i] for i in standing if i in self._heads), None)
+                return self._roster.standing(standing)
             case FindAgent(key):
-                return self._info(self._agents[key]) if key in self._agents else None
+                return self._known(self._roster.get(key))
             case ListAgents(namespace):
-                rows = [r for k, r in self._agents.items() if k.namespace == namespace]
-                return tuple(self._info(r) for r in sorted(rows, key=lambda r: r.name))
-            case Enrol(key, system):
-                return self._info(await whole(self._enrol(key, system)))
+                return tuple(self._info(row) for row in self._roster.of(namespace))
+            case Enrol(wanted, new):
+                row = self._roster.enrolled(wanted, new=new)
+                return self._info(await whole(self._write(row)))
+            case Branch(key, name, head):
+                row = self._roster.branched(key, name, head)
+                return self._info(await whole(self._write(row)))
+            case Pin(key, segment, pinned):
+                await whole(self._pin(key, segment, pinned=pinned))
+            case Pinned(key):
+                return self._roster.pinned(key)
+            case Retire(key, overdue):
+                return await whole(self._retire(key, overdue=overdue))
+            case Overdue():
+                return self._roster.overdue()
             case Commit():
                 await whole(self._commit(message))
             case Forget(segment_id):
@@ -118,32 +136,11 @@ class Store(Actor[StoreMessage]):
     def _load(self) -> Contents:
         return load(self._index, self._recover)
 
-    async def _enrol(self, key: AgentKey, system: str | None) -> AgentRow:
-        row = self._agents.get(key)
-        if row is None:
-            row = self._new(key, system)
+    async def _write(self, row: AgentRow) -> AgentRow:
+        if row is not self._roster.get(AgentKey(row.namespace, row.name)):
             await self._indexed(partial(self._index.commit, (), row))
-            self._know(row)
-        elif system is not None and system != row.system:
-            raise Conflict(
-                f"agent {key.name!r} exists with another system prompt; "
-                "choose another name, or spawn it without one",
-                param="system",
-                code="agent_exists",
-            )
+            self._roster.know(row)
         return row
-
-    def _new(self, key: AgentKey, system: str | None) -> AgentRow:
-        now = time.time()
-        return AgentRow(
-            namespace=key.namespace,
-            name=key.name,
-            head=None,
-            system=system,
-            fingerprint=self._fingerprint,
-            created=now,
-            last_used=now,
-        )
 
     def _match(
         self, namespace: str, tokens: tuple[int, ...], holder: AgentKey | None
@@ -158,7 +155,7 @@ class Store(Actor[StoreMessage]):
     async def _evict(self, ids: tuple[str, ...]) -> tuple[str, ...]:
         needed = {
             piece.segment.id
-            for end in (*self._held.values(), *(pin.segment for pin in self._pins))
+            for end in (*self._held.values(), *self._roster.all_pinned())
             for piece in self._forest.chain(end)
         }
         going = tuple(each for each in ids if each in self._forest and each not in needed)
@@ -182,32 +179,44 @@ class Store(Actor[StoreMessage]):
         self._evicted.difference_update(gone)
         return gone
 
+    async def _retire(self, key: AgentKey, *, overdue: bool) -> tuple[str, ...] | None:
+        row = self._roster.find(key)
+        if overdue and not self._roster.is_overdue(row):
+            return None
+        scope = self._roster.scope(row)
+        await self._indexed(partial(self._index.delete_agent, key.namespace, key.name))
+        self._roster.drop(key)
+        self._held.pop(key, None)
+        # What it had left behind on other branches is among what nobody reaches.
+        lost = await self._indexed(self._index.unreachable)
+        return tuple(each for each in lost if self._forest.scope(each) == scope)
+
     async def _commit(self, turn: Commit) -> None:
-        row = msgspec.structs.replace(
-            self._agents.get(turn.key) or self._new(turn.key, None),
-            head=turn.head,
-            fingerprint=self._fingerprint,
-            last_used=time.time(),
-        )
-        known = self._agents.get(turn.key)
+        row = self._roster.moved(turn.key, turn.head)
+        known = self._roster.get(turn.key)
         used = {known.head if known else None, turn.segments[0].parent if turn.segments else None}
         await self._indexed(partial(self._index.commit, turn.segments, row, used))
         self._evicted.difference_update(segment.id for segment in turn.segments)
         for segment in turn.segments:
             self._forest.add(segment)
-        self._know(row)
+        self._roster.know(row)
         self._held.pop(turn.key, None)
 
-    def _know(self, row: AgentRow) -> None:
-        key = AgentKey(row.namespace, row.name)
-        before = self._agents.get(key)
-        if before is not None and before.head is not None and self._heads.get(before.head) == key:
-            del self._heads[before.head]
-        self._agents[key] = row
-        if row.head is not None:
-            self._heads[row.head] = key
+    async def _pin(self, key: AgentKey, segment: str, *, pinned: bool) -> None:
+        self._roster.find(key)
+        if pinned:
+            pin = PinRow(key.namespace, key.name, segment, self._now())
+            await self._indexed(partial(self._index.pin, pin))
+            self._roster.pin(pin)
+        else:
+            await self._indexed(partial(self._index.unpin, key.namespace, key.name, segment))
+            self._roster.unpin(key, segment)
+
+    def _known(self, row: AgentRow | None) -> Known | None:
+        return None if row is None else Known(self._info(row), self._roster.scope(row))
 
     def _info(self, row: AgentRow) -> AgentInfo:
+        held = terms(row)
         return AgentInfo(
             name=row.name,
             system=row.system,
@@ -215,6 +224,9 @@ class Store(Actor[StoreMessage]):
             num_tokens=chain_length(self._forest.chain(row.head)),
             created=row.created,
             last_used=row.last_used,
+            ttl_s=held.ttl_s,
+            overflow=held.overflow,
+            share="namespace" if held.salt is None else "none",
         )
 
     async def _indexed(self, work: Callable[[], T]) -> T:

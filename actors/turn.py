@@ -1,14 +1,15 @@
 """The arithmetic of one turn: what to reuse, what to compute, what to remember. Pure."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
 from greenroom.actors.messages import ModelFacts
-from greenroom.runtime.errors import InvalidRequest
+from greenroom.runtime.errors import InvalidRequest, NotFound
 from greenroom.runtime.job import Encoded
-from greenroom.runtime.records import ChatMessage, Sampling, ToolCall, TurnRequest
+from greenroom.runtime.records import ChatMessage, LogEntry, Sampling, ToolCall, TurnRequest
+from greenroom.runtime.resume import Link, resume_at
 from greenroom.runtime.segments import (
     Kind,
     Message,
@@ -18,6 +19,7 @@ from greenroom.runtime.segments import (
     make_segment,
     transcript,
 )
+from greenroom.runtime.spec import CacheSpec
 from greenroom.runtime.text import Prompt, Remembered
 
 
@@ -88,6 +90,53 @@ def remembered(
                 break
         pieces.append(Remembered(text, tokens, piece.segment.kind == "heard"))
     return pieces
+
+
+def find_segment(chain: Sequence[Piece], name: str, param: str) -> str:
+    """The id of the segment of a chain that has this id, or alone begins with it.
+
+    Raises NotFound where there is none, InvalidRequest where there are several.
+    """
+    found = [piece.segment.id for piece in chain if piece.segment.id.startswith(name)]
+    if not name or not found:
+        raise NotFound(
+            f"no segment {name!r} is in this agent's chain", param=param, code="segment_not_found"
+        )
+    if len(found) > 1 and name not in found:
+        raise InvalidRequest(
+            f"{len(found)} segments of this agent's chain begin with {name!r}: give more of the id",
+            param=param,
+            code="ambiguous_segment",
+        )
+    return name if name in found else found[0]
+
+
+def log_entries(
+    chain: Sequence[Piece], links: Sequence[Link], spec: CacheSpec, pinned: Collection[str]
+) -> tuple[LogEntry, ...]:
+    """A chain to look at, and what it would cost to go back to each of its segments.
+
+    ``links`` say what the segments hold, up to the first one whose bytes are gone.
+    """
+    entries: list[LogEntry] = []
+    for number, segment in enumerate(piece.segment for piece in chain):
+        # Back there, all of the segment counts: what came after it may have begun within it.
+        whole = [msgspec.structs.replace(k, used=k.num_tokens) for k in links[number : number + 1]]
+        before = [*links[:number], *whole]
+        stands = resume_at(before, spec.windows, stateful=spec.stateful, limit=segment.end)
+        entries.append(
+            LogEntry(
+                id=segment.id,
+                kind=segment.kind,
+                num_tokens=segment.num_tokens,
+                end=segment.end,
+                num_bytes=segment.num_bytes,
+                created=segment.created,
+                pinned=segment.id in pinned,
+                recompute_tokens=segment.end - stands,
+            )
+        )
+    return tuple(entries)
 
 
 def clip_max_tokens(request: TurnRequest, prompt: Prompt, window: int) -> int:

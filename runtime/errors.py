@@ -48,6 +48,41 @@ class Unavailable(GreenroomError):
         self.retry_after_s = retry_after_s
 
 
+class TooLargeForMemory(InvalidRequest):
+    """A prompt's floats do not fit into memory even with nothing else there: shorten it.
+
+    Or raise ``stage.memory_budget_mb``, if the machine has more. In bytes: ``needed`` and
+    ``limit``.
+    """
+
+    def __init__(self, needed: int, limit: int) -> None:
+        super().__init__(
+            f"this prompt needs {_mb(needed)} on the stage, and the limit is {_mb(limit)}: "
+            "shorten the messages",
+            param="messages",
+            code="context_exceeds_memory",
+        )
+        self.needed = needed
+        self.limit = limit
+
+
+class NoMemory(Unavailable):
+    """Others' prompts and answers left no room for this one within the time that it may wait.
+
+    In bytes: ``needed``, what was ``free`` (negative: over the limit) and the ``limit``.
+    """
+
+    def __init__(self, needed: int, free: int, limit: int, *, retry_after_s: float) -> None:
+        super().__init__(
+            f"this prompt needs {_mb(needed)} on the stage, and {_mb(max(0, free))} of "
+            f"{_mb(limit)} are free; try again later",
+            retry_after_s=retry_after_s,
+        )
+        self.needed = needed
+        self.free = free
+        self.limit = limit
+
+
 class MailboxFull(Unavailable):
     """An actor's mailbox has no room and its policy is to reject: the caller should slow down.
 
@@ -118,3 +153,7 @@ class StorageFailed(Unavailable):
 
 class StageFailed(Unavailable):
     """The GPU actor failed while this turn was on stage: it restarts, and a retry may succeed."""
+
+
+def _mb(num_bytes: int) -> str:
+    return f"{num_bytes / (1 << 20):.1f} MB"

@@ -28,6 +28,11 @@ class Forest:
     def __contains__(self, segment_id: object) -> bool:
         return segment_id in self._segments
 
+    def scope(self, segment_id: str) -> str | None:
+        """The namespace of a segment; None for one that is not known."""
+        segment = self._segments.get(segment_id)
+        return segment.namespace if segment is not None else None
+
     def add(self, segment: Segment, *, stored: bool = True) -> None:
         """Know a segment. One whose parent is not known has lost its chain, and is left out; one
         that is not ``stored`` has its place in chains, and matches nothing."""

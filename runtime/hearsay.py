@@ -10,12 +10,10 @@ from collections.abc import Sequence
 
 import msgspec
 
+from greenroom.runtime.placement import SEPARATOR
 from greenroom.runtime.records import ChatMessage
 from greenroom.runtime.template import PLAIN, Frame
 from greenroom.runtime.text import Prompt, Remembered, Text
-
-SEPARATOR = "\n\n"
-"""Between what was heard and what came next in the same message."""
 
 
 def joined(messages: Sequence[ChatMessage]) -> list[ChatMessage]:

@@ -1,8 +1,11 @@
 """Between MLX arrays and the host's bytes: types, which side does the arithmetic, memory."""
 
+import contextlib
 import ctypes
+import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -41,6 +44,37 @@ def release_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl needs none
         if trim is not None:
             trim(0)
+
+
+def memory_limit() -> int:
+    """Bytes that caches may take beside the weights, once these are loaded: a fifth is left free.
+
+    Of the GPU's own limit (on Metal the recommended working set) or, on the CPU, of the RAM, as
+    far as a container may use it. On the MLX thread.
+    """
+    facts = mx.device_info()
+    size = facts.get("max_recommended_working_set_size") or facts.get("total_memory")
+    if host_route() or not isinstance(size, int):
+        size = min(_ram(), _container_limit())
+    return max(0, size * 4 // 5 - mx.get_active_memory())
+
+
+def wire_memory() -> None:
+    """Keep what MLX uses resident on Metal, up to the recommended working set, as mlx-lm does."""
+    if mx.metal.is_available():
+        mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
+
+
+def _ram() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _container_limit() -> int:
+    """The memory limit of the process's control group (Linux), or more than any machine has."""
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number
+            return int(Path(file).read_text())
+    return sys.maxsize
 
 
 def to_host(array: mx.array) -> Array:

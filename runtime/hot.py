@@ -33,18 +33,29 @@ class HotPayloads:
             self._payloads.move_to_end(segment_id)
         return payload
 
+    def peek(self, segment_id: str) -> Payload | None:
+        """The payload, which does not count as used for that. From any thread."""
+        return self._payloads.get(segment_id)
+
     def put(self, segment_id: str, payload: Payload) -> None:
         """Keep it, and let go of the oldest until all fit; what exceeds the budget is not kept."""
         self.drop(segment_id)
         self._payloads[segment_id] = payload
         self.num_bytes += payload.num_bytes
-        while self.num_bytes > self._budget_bytes:
-            _, oldest = self._payloads.popitem(last=False)
-            self.num_bytes -= oldest.num_bytes
-            self.evicted += 1
+        self._shrink(self._budget_bytes)
+
+    def shed(self, num_bytes: int) -> None:
+        """Let go of the oldest until so many bytes have gone, or all."""
+        self._shrink(max(0, self.num_bytes - num_bytes))
 
     def drop(self, segment_id: str) -> None:
         """Forget it, if it is here."""
         payload = self._payloads.pop(segment_id, None)
         if payload is not None:
             self.num_bytes -= payload.num_bytes
+
+    def _shrink(self, num_bytes: int) -> None:
+        while self.num_bytes > num_bytes:
+            _, oldest = self._payloads.popitem(last=False)
+            self.num_bytes -= oldest.num_bytes
+            self.evicted += 1

@@ -7,6 +7,7 @@ import msgspec
 from llguidance import LLMatcher
 
 from greenroom.runtime.codec import Payload
+from greenroom.runtime.errors import GreenroomError
 from greenroom.runtime.records import FinishReason, Sampling, TokenLogprob
 
 
@@ -51,13 +52,40 @@ class Encoded(msgspec.Struct, frozen=True):
     payload: Payload
 
 
-class JobTimes(msgspec.Struct, frozen=True):
-    """Seconds on the stage's clock: when each thing happened, and how long restoring took."""
+class JobTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds on the stage's clock: when each thing happened, and how long some of them took.
 
+    ``prefill_s`` is the time in the job's own chunks, ``max_gap_s`` the longest between two of
+    its tokens.
+    """
+
+    submitted: float
     admitted: float
     restore_s: float
+    prefill_s: float
     first_token: float
     last_token: float
+    max_gap_s: float
+
+
+class JobWaits(msgspec.Struct, frozen=True, tag=True):
+    """There is no memory for the job yet; it starts when there is, or is refused."""
+
+    needed: int
+    free: int
+    limit: int
+
+
+class HotWanted(msgspec.Struct, frozen=True, tag=True):
+    """The stage needs so many bytes of what encoded segments take in memory."""
+
+    num_bytes: int
+
+
+class JobRefused(msgspec.Struct, frozen=True, tag=True):
+    """The job is off the stage without having been on it."""
+
+    error: GreenroomError
 
 
 class JobStarted(msgspec.Struct, frozen=True, tag=True):
@@ -91,6 +119,6 @@ class JobDone(msgspec.Struct, frozen=True, tag=True):
     times: JobTimes
 
 
-JobEvent = JobStarted | JobTokens | JobEnded | JobDone
+JobEvent = JobWaits | HotWanted | JobRefused | JobStarted | JobTokens | JobEnded | JobDone
 Emit = Callable[[int, JobEvent], Any]
 """Called on the MLX thread with a job's uid and what happened to it."""

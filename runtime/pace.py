@@ -1,7 +1,5 @@
 """How fast this model prefills and decodes on this device, learned while it runs."""
 
-import msgspec
-
 WEIGHT = 0.3
 """Of the newest measurement; the rest stays with the past, so one hiccup does not halve a chunk."""
 
@@ -29,24 +27,3 @@ class Pace:
             seconds = WEIGHT * seconds + (1 - WEIGHT) * self.decode_step_s
         self.decode_step_s = seconds
         self._known_decode = True
-
-
-class StageCounters(msgspec.Struct):
-    """What the stage has done so far; ``decode_rows / decode_steps`` is the mean batch."""
-
-    decode_steps: int = 0
-    decode_rows: int = 0
-    prefill_chunks: int = 0
-    prefill_tokens: int = 0
-    background_chunks: int = 0
-    restored_tokens: int = 0
-    resident_hits: int = 0
-    jobs: int = 0
-    cancelled: int = 0
-    steps: int = 0
-    max_decode_gap_s: float = 0.0
-
-    @property
-    def mean_batch(self) -> float:
-        """Rows per decode step, 0 before the first."""
-        return self.decode_rows / self.decode_steps if self.decode_steps else 0.0

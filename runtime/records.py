@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 
 Role = Literal["system", "user", "assistant", "tool"]
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -107,7 +107,8 @@ class Timings(msgspec.Struct, frozen=True):
 
     ``queue_ms`` until the stage took it, ``restore_ms`` decoding its segments, ``ttft_ms`` until
     its first token, ``decode_ms`` from the first token to the last, ``commit_ms`` from the last
-    token until the turn was durable.
+    token until the turn was durable. ``prefill_ms`` is the time in its own prefill chunks,
+    ``max_gap_ms`` the longest between two of its tokens.
     """
 
     queue_ms: float
@@ -115,6 +116,8 @@ class Timings(msgspec.Struct, frozen=True):
     ttft_ms: float
     decode_ms: float
     commit_ms: float
+    prefill_ms: float = 0.0
+    max_gap_ms: float = 0.0
 
 
 class TurnStarted(msgspec.Struct, frozen=True, tag=True):
@@ -153,6 +156,7 @@ class TurnDone(msgspec.Struct, frozen=True, tag=True):
     """The turn ended and, with durability "turn", is on disk.
 
     The agent stands at ``head``; None when that is not on disk yet (durability "async").
+    ``tool_calls`` are what the model wants to have called, ``reasoning`` what it thought aloud.
     ``notices`` say what the caller should know beside the answer, each a code, a colon and words.
     """
 
@@ -163,6 +167,8 @@ class TurnDone(msgspec.Struct, frozen=True, tag=True):
     timings: Timings
     head: str | None
     notices: tuple[str, ...] = ()
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 TurnEvent = TurnStarted | TextDelta | TurnDone
@@ -193,6 +199,29 @@ class Heard(msgspec.Struct, frozen=True):
     head: str | None
 
 
+Overflow = Literal["error", "drop_oldest", "summarize"]
+"""What becomes of a history that outgrows the context window."""
+Share = Literal["namespace", "none"]
+"""With whom an agent's memory may be shared: whoever has its namespace, or nobody."""
+
+
+class SpawnRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent that is wanted; ``None`` leaves a thing as it is, or as it is by default.
+
+    ``system`` is its system prompt, ``model`` the model it is to be an agent of. After ``ttl_s``
+    seconds without a turn it is forgotten. With ``share`` "none" nothing that it remembers is
+    reused by any other agent, nor the other way round.
+    """
+
+    namespace: str = ""
+    name: str
+    system: str | None = None
+    model: str | None = None
+    ttl_s: float | None = None
+    overflow: Overflow | None = None
+    share: Share | None = None
+
+
 class AgentInfo(msgspec.Struct, frozen=True):
     """What is known of an agent without waking it. Times are seconds since the epoch."""
 
@@ -202,3 +231,39 @@ class AgentInfo(msgspec.Struct, frozen=True):
     num_tokens: int
     created: float
     last_used: float
+    ttl_s: float | None = None
+    overflow: Overflow | None = None
+    share: Share = "namespace"
+
+
+class LogEntry(msgspec.Struct, frozen=True):
+    """One segment of an agent's chain: ``num_tokens`` tokens up to position ``end``.
+
+    ``num_bytes`` is its encoded size, ``created`` seconds since the epoch. An agent that is rolled
+    back to it has to compute ``recompute_tokens`` anew before its next prompt: 0 unless bytes are
+    gone, or a layer that forgets has nothing stored there.
+    """
+
+    id: str
+    kind: str
+    num_tokens: int
+    end: int
+    num_bytes: int
+    created: float
+    pinned: bool
+    recompute_tokens: int
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """What a turn would find: its agent (None: a new one), and how much of its prompt is cached."""
+
+    agent: str | None
+    prompt_tokens: int
+    cached_tokens: int
+
+
+class Forgotten(msgspec.Struct, frozen=True):
+    """What has been erased: segments that nobody else needs, and their bytes on disk."""
+
+    num_segments: int
+    num_bytes: int

@@ -92,9 +92,16 @@ class ResidentCaches:
         self._budget_bytes = num_bytes
         self.shrink(num_bytes)
 
-    def shrink(self, num_bytes: int) -> None:
-        """Let go of the oldest copies until the rest takes ``num_bytes`` at most."""
-        while self.num_bytes > num_bytes:
+    def size(self, handle: int | None) -> int:
+        """Bytes of the copy of ``handle``, 0 if there is none."""
+        copy = self._copies.get(handle) if handle is not None else None
+        return copy.num_bytes if copy is not None else 0
+
+    def shrink(self, num_bytes: int, spare: int | None = None) -> None:
+        """Let go of the oldest copies until all take ``num_bytes`` at most, of ``spare``'s last."""
+        if spare is not None and spare in self._copies:
+            self._copies.move_to_end(spare)
+        while self._copies and self.num_bytes > num_bytes:
             _, copy = self._copies.popitem(last=False)
             self.num_bytes -= copy.num_bytes
 

@@ -132,6 +132,12 @@ def make_segment(
     return msgspec.structs.replace(unaddressed, id=digest(unaddressed))
 
 
+def readdressed(segment: Segment, namespace: str, parent: str | None) -> Segment:
+    """The same segment in another namespace, where its parent has another address."""
+    moved = msgspec.structs.replace(segment, id="", namespace=namespace, parent=parent)
+    return msgspec.structs.replace(moved, id=digest(moved))
+
+
 def digest(segment: Segment) -> str:
     """The address of a segment: 40 hex digits over all that it means, not over when or how large.
 

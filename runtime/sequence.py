@@ -1,14 +1,18 @@
 """One job on its way over the stage."""
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
-from greenroom.runtime.cache import resume_position
-from greenroom.runtime.codec import Payload
+from greenroom.runtime.cache import resume_position, slice_states
+from greenroom.runtime.codec import Codec, Payload
+from greenroom.runtime.encoding import encode
 from greenroom.runtime.grammar import GrammarMask
-from greenroom.runtime.job import Job
+from greenroom.runtime.job import Encoded, Job, JobTimes
 from greenroom.runtime.plan import Lane, Phase, SequenceView
+from greenroom.runtime.resident import Span
 from greenroom.runtime.sampling import Draw, make_draw
-from greenroom.runtime.snapshot import Snapshot
+from greenroom.runtime.snapshot import Snapshot, take
 from greenroom.runtime.spec import CacheSpec
 
 
@@ -20,7 +24,7 @@ class StageSequence:
     arrival, ``planned`` is the last step that gave it a chunk. Times are the stage's clock's.
     """
 
-    def __init__(self, job: Job, spec: CacheSpec, order: int) -> None:
+    def __init__(self, job: Job, spec: CacheSpec, order: int, now: float) -> None:
         self.job = job
         self.order = order
         self.phase = Phase.WAITING
@@ -37,7 +41,10 @@ class StageSequence:
         self.first_token = 0
         self.in_batch = False
         self.kept = 0  # sampled tokens whose K and V are in ``cache``
-        self.admitted_at = self.restore_s = self.first_at = self.last_at = 0.0
+        self.in_need = False  # it has been told that it waits for memory
+        self.submitted_at = now
+        self.admitted_at = self.restore_s = self.prefill_s = 0.0
+        self.first_at = self.last_at = self.max_gap_s = 0.0
 
     def view(self, uid: int) -> SequenceView:
         """What planning needs to know; ``remaining`` ends at the next mark."""
@@ -55,6 +62,47 @@ class StageSequence:
             kept.append((piece.payload, min(piece.used, left)))
             left -= piece.used
         return kept
+
+    def gapped(self, now: float) -> float:
+        """A token has come; seconds since the one before."""
+        gap_s, self.last_at = now - self.last_at, now
+        self.max_gap_s = max(self.max_gap_s, gap_s)
+        self.emitted += 1
+        return gap_s
+
+    def following(self, segments: Sequence[Encoded]) -> list[Span]:
+        """What follows the ``resumed`` rows once the sequence is encoded in ``segments``."""
+        spans: list[Span] = []
+        at = 0
+        for piece in self.job.pieces:
+            first = max(0, self.resumed - at)
+            if first < piece.used:
+                spans.append(Span(piece.payload, first, piece.used - first))
+            at += piece.used
+        return [*spans, *(Span(e.payload, 0, e.stop - e.start) for e in segments)]
+
+    def encoded(self, codec: Codec, spec: CacheSpec, keep: int) -> tuple[Encoded, ...]:
+        """What is new with its first ``keep`` sampled tokens, encoded, cut at its boundaries."""
+        if self.kept and spec.forgetful:
+            self.snapshots.append(take(self.cache, len(self.job.tokens) + self.kept))
+        cuts = sorted({self.job.encode_from, *self.job.boundaries, len(self.job.tokens) + keep})
+        return tuple(
+            Encoded(a, b, encode(codec, spec, slice_states(self.cache, a, b, self.snapshots)))
+            for a, b in itertools.pairwise(cuts)
+        )
+
+    @property
+    def times(self) -> JobTimes:
+        """When everything happened."""
+        return JobTimes(
+            submitted=self.submitted_at,
+            admitted=self.admitted_at,
+            restore_s=self.restore_s,
+            prefill_s=self.prefill_s,
+            first_token=self.first_at,
+            last_token=self.last_at,
+            max_gap_s=self.max_gap_s,
+        )
 
 
 def _marks(spec: CacheSpec, job: Job) -> tuple[int, ...]:

@@ -46,6 +46,8 @@ class StageSettings(_Section, frozen=True):
     chunk_tokens: Count
     max_decode_gap_ms: Duration
     scheduler: bool
+    memory_budget_mb: Amount
+    memory_wait_s: Positive
 
 
 class MemorySettings(_Section, frozen=True):

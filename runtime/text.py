@@ -11,7 +11,8 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.records import ChatMessage
-from greenroom.runtime.template import PLAIN, Frame, Template, num_characters
+from greenroom.runtime.template import PLAIN, Frame, num_characters
+from greenroom.runtime.template_probe import probe
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -30,7 +31,7 @@ class Text:
 
     def __init__(self, tokenizer: TokenizerWrapper) -> None:
         self._tokenizer: Any = tokenizer
-        self.template = Template(tokenizer)
+        self.template, self.report = probe(tokenizer)
         self.stop_tokens: tuple[int, ...] = tuple(sorted(tokenizer.eos_token_ids))
         self._specials = tuple(str(t) for t in self._tokenizer.get_added_vocab())
         self._longest = max((len(t) for t in self._tokenizer.get_vocab()), default=1)
@@ -77,8 +78,9 @@ class Text:
     ) -> int:
         """How many characters of ``rendered`` come before anything that a user said.
 
-        0 where the template leaves no place to cut: a cut is made only before a special token,
-        since the tokenizer never merges across one.
+        The cut is made before a special token, since the tokenizer never merges across one. Where
+        that leaves out some of the system prompt (some templates put it in the first user's turn)
+        it is made after the last token that does not depend on what the user said; 0 if nowhere.
         """
         system = [m for m in messages[:1] if m.role == "system"]
         try:
@@ -86,7 +88,17 @@ class Text:
         except InvalidRequest:
             return 0
         shared = _common(rendered, *probes)
-        return max((rendered.rfind(s, 0, shared) for s in self._specials), default=0)
+        special = max((rendered.rfind(s, 0, shared) for s in self._specials), default=0)
+        special = max(special, 0)
+        between = rendered[special:shared]
+        if not any(m.content.strip() and m.content.strip() in between for m in system):
+            return special
+        ids = [self.encode(text[special:]) for text in (rendered, *probes)]
+        for num_certain in range(_common(*ids), 0, -1):
+            certain = self.decode(ids[0][:num_certain])
+            if between.startswith(certain) and self.encode(certain) == ids[0][:num_certain]:
+                return special + len(certain)
+        return special
 
     def tokenize(self, rendered: str, chain: Sequence[Remembered], system_end: int) -> "Prompt":
         """Token ids of ``rendered``, with the remembered ids for every part that is remembered.
@@ -97,10 +109,11 @@ class Text:
         spans: list[Remembered] = []
         at = 0
         for piece in chain:
-            if not rendered.startswith(piece.text, at):
+            text = self._standing(rendered, at, piece)
+            if text is None:
                 break
-            spans.append(piece)
-            at += len(piece.text)
+            spans.append(piece if text == piece.text else msgspec.structs.replace(piece, text=text))
+            at += len(text)
         if at < system_end:
             spans.append(self._span(rendered[at:system_end]))
             num_system = sum(len(s.tokens) for s in spans)
@@ -109,6 +122,18 @@ class Text:
         if rendered[max(at, system_end) :]:
             spans.append(self._span(rendered[max(at, system_end) :]))
         return Prompt(tuple(t for s in spans for t in s.tokens), num_system, tuple(spans))
+
+    def _standing(self, rendered: str, at: int, piece: Remembered) -> str | None:
+        """The text that a piece stands for at that place; None if it does not stand there.
+
+        An answer may have begun with a space that nobody saw, and that some templates print.
+        """
+        if rendered.startswith(piece.text, at):
+            return piece.text
+        spaced = " " + piece.text
+        if rendered.startswith(spaced, at) and self.decode(piece.tokens[:1]).startswith(" "):
+            return spaced
+        return None
 
     def _span(self, text: str) -> Remembered:
         return Remembered(text, self.encode(text))
@@ -220,7 +245,7 @@ class Reader:
         return str(new)
 
 
-def _common(first: str, *others: str) -> int:
+def _common(first: Sequence[object], *others: Sequence[object]) -> int:
     """Length of the longest common prefix."""
     length = min(len(first), *(len(o) for o in others))
     for i in range(length):

@@ -155,7 +155,7 @@ class Vault:
 
     def _fill(self, path: Path, segment: Segment, payload: Payload) -> None:
         with self._medium.create(path) as file:
-            for chunk in _file_content(segment, payload):
+            for chunk in file_content(segment, payload):
                 self._medium.write(file, chunk)
             self._medium.sync(file)
 
@@ -164,21 +164,22 @@ class Vault:
 
         Raises Missing, Damaged, Unreadable or Foreign.
         """
-        try:
+        with _opening(segment_id):
             content = np.fromfile(self.path(segment_id), np.uint8)
-        except FileNotFoundError:
-            raise Missing(f"segment {segment_id} has no file", segment_id=segment_id) from None
-        except (IsADirectoryError, NotADirectoryError) as error:
-            raise Damaged(f"segment {segment_id}: {error}", segment_id=segment_id) from error
-        except OSError as error:
-            raise Unreadable(f"segment {segment_id}: {error}", segment_id=segment_id) from error
-        segment, payload = _parse(segment_id, content)
+        segment, payload = parse_file(segment_id, content)
         if self._fingerprint not in (None, segment.fingerprint):
             raise Foreign(
                 f"segment {segment_id} belongs to model {segment.fingerprint}",
                 segment_id=segment_id,
             )
         return segment, payload
+
+    def outline(self, segment_id: str) -> Payload:
+        """A segment's arrays to look at, not to decode: the file is mapped, and only its header
+        is read and believed. Raises as ``read``."""
+        with _opening(segment_id):
+            content = np.memmap(self.path(segment_id), np.uint8, "r")
+        return parse_file(segment_id, content, verify=False)[1]
 
     def ids(self) -> Iterator[str]:
         """Ids of all segment files, in no order."""
@@ -269,6 +270,19 @@ class Vault:
                     yield Found(path, facts.st_size, facts.st_mtime, segment_id)
 
 
+@contextlib.contextmanager
+def _opening(segment_id: str) -> Iterator[None]:
+    """What goes wrong while a segment's file is opened, as our errors."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Missing(f"segment {segment_id} has no file", segment_id=segment_id) from None
+    except (IsADirectoryError, NotADirectoryError, ValueError) as error:  # ValueError: empty
+        raise Damaged(f"segment {segment_id}: {error}", segment_id=segment_id) from error
+    except OSError as error:
+        raise Unreadable(f"segment {segment_id}: {error}", segment_id=segment_id) from error
+
+
 def content_digest(record: str, arrays: Mapping[str, Array]) -> str:
     """SHA-256 over a segment's metadata and its arrays, whatever the layout of the file."""
     hasher = hashlib.sha256()
@@ -283,7 +297,7 @@ def content_digest(record: str, arrays: Mapping[str, Array]) -> str:
     return hasher.hexdigest()
 
 
-def _file_content(segment: Segment, payload: Payload) -> Iterator[memoryview]:
+def file_content(segment: Segment, payload: Payload) -> Iterator[memoryview]:
     """A segment's file, piece by piece."""
     record = msgspec.json.encode(segment).decode()
     header: dict[str, object] = {
@@ -307,9 +321,8 @@ def _file_content(segment: Segment, payload: Payload) -> Iterator[memoryview]:
         yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _parse(
-    segment_id: str, content: np.ndarray[Any, np.dtype[np.uint8]]
-) -> tuple[Segment, Payload]:
+def parse_file(segment_id: str, content: Bytes, *, verify: bool = True) -> tuple[Segment, Payload]:
+    """What a segment's file holds, as views of ``content``. Raises Damaged or Foreign."""
     try:
         size = int.from_bytes(content[:8].tobytes(), "little")
         if len(content) < 8 or not 0 < size <= min(len(content) - 8, _MAX_HEADER):
@@ -325,7 +338,7 @@ def _parse(
             for name, tensor in header.items()
         }
         record = metadata["segment"]
-        if content_digest(record, arrays) != metadata["digest"]:
+        if verify and content_digest(record, arrays) != metadata["digest"]:
             raise Damaged(f"segment {segment_id} fails its digest", segment_id=segment_id)
         segment = msgspec.json.decode(record, type=Segment)
     except (ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError) as error:

@@ -1,7 +1,7 @@
 """A house of one room for testing the doors: real channels and a real server, no model."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from io import BytesIO
@@ -14,13 +14,17 @@ import uvloop
 from greenroom.actors.house import ModelCard, Status
 from greenroom.actors.http import serve_http
 from greenroom.runtime.channel import Channel
+from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.errors import NotFound
 from greenroom.runtime.inspect import SystemInfo
-from greenroom.runtime.pace import StageCounters
 from greenroom.runtime.records import (
     AgentInfo,
+    Forgotten,
     Heard,
     HearRequest,
+    LogEntry,
+    Probe,
+    SpawnRequest,
     TextDelta,
     Timings,
     TurnDone,
@@ -85,6 +89,8 @@ class SmallHouse:
         self.refusal: Exception | None = None
         self.requests: list[TurnRequest] = []
         self.told: list[HearRequest] = []
+        self.spawned: list[SpawnRequest] = []
+        self.imported = b""
         self.namespaces: list[str] = []
         self.opened = asyncio.Event()
         self.left = asyncio.Event()
@@ -126,6 +132,50 @@ class SmallHouse:
     async def agents(self, namespace: str) -> list[AgentInfo]:
         self.namespaces.append(namespace)
         return [AgentInfo("alice", "Be brief.", "0badc0de", 28, 1.0, 2.0)]
+
+    async def spawn(self, request: SpawnRequest) -> AgentInfo:
+        self.spawned.append(request)
+        return AgentInfo(request.name, request.system, None, 0, 1.0, 2.0)
+
+    async def find(self, namespace: str, name: str) -> AgentInfo:
+        if name != "alice":
+            raise NotFound(f"there is no agent {name!r} here", param="agent", code="no_agent")
+        return (await self.agents(namespace))[0]
+
+    async def fork(self, namespace: str, agent: str, name: str, at: str | None = None) -> AgentInfo:
+        return msgspec.structs.replace(await self.find(namespace, agent), name=name)
+
+    async def rollback(self, namespace: str, agent: str, to: str) -> AgentInfo:
+        return msgspec.structs.replace(await self.find(namespace, agent), head=to)
+
+    async def log(self, namespace: str, agent: str) -> tuple[LogEntry, ...]:
+        await self.find(namespace, agent)
+        return (LogEntry("0badc0de", "generation", 7, 28, 4096, 1.0, False, 0),)
+
+    async def pin(self, namespace: str, agent: str, segment: str | None = None) -> str:
+        await self.find(namespace, agent)
+        return segment or "0badc0de"
+
+    async def unpin(self, namespace: str, agent: str, segment: str | None = None) -> str:
+        return await self.pin(namespace, agent, segment)
+
+    async def probe(self, request: TurnRequest) -> Probe:
+        return Probe(request.agent, 21, 5)
+
+    async def forget(self, namespace: str, agent: str) -> Forgotten:
+        await self.find(namespace, agent)
+        return Forgotten(1, 4096)
+
+    async def export(self, namespace: str, agent: str) -> AsyncIterator[bytes]:
+        await self.find(namespace, agent)
+        yield b"alice, "
+        yield b"packed"
+
+    async def import_agent(
+        self, namespace: str, name: str | None, chunks: AsyncIterable[bytes]
+    ) -> AgentInfo:
+        self.imported = b"".join([chunk async for chunk in chunks])
+        return AgentInfo(name or "alice", "Be brief.", "0badc0de", 28, 1.0, 2.0)
 
     def resolve_model(self, name: str | None) -> str:
         if name in (None, "default", "smol", "org/Smol"):

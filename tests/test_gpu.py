@@ -1,4 +1,4 @@
-"""The GPU actor with the real model: what becomes of everybody when it crashes."""
+"""The GPU actor with the real model: when it crashes, and when memory is short."""
 
 import asyncio
 import time
@@ -11,9 +11,10 @@ import uvloop
 from greenroom.actors.app import open_house
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
-from greenroom.runtime.errors import StageFailed
+from greenroom.actors.problems import problem
+from greenroom.runtime.counters import StageCounters
+from greenroom.runtime.errors import NoMemory, StageFailed, TooLargeForMemory
 from greenroom.runtime.layers import load_settings
-from greenroom.runtime.pace import StageCounters
 from greenroom.runtime.records import ChatMessage, Sampling, TurnDone, TurnRequest
 from greenroom.runtime.system import System
 from tests.server import make_home
@@ -90,5 +91,41 @@ def test_a_crash_ends_running_turns_at_once_and_nothing_that_was_said_is_lost(
                 assert answers[-1].usage.cached_tokens >= 0.95 * known
             assert [a.text for a in answers] == [u.text for u in undisturbed]
             assert system.inspect().actors[0].restarts == 2
+
+    uvloop.run(scenario())
+
+
+def test_a_tiny_memory_refuses_with_numbers_and_forgets_nothing(tmp_path: Path) -> None:
+    overrides = {
+        "home": str(make_home(tmp_path / "home")),
+        "stage.memory_budget_mb": "16",  # room for 256 tokens and little else
+        "stage.memory_wait_s": "0.2",
+    }
+    settings = load_settings(overrides=overrides).settings
+
+    async def scenario() -> None:
+        async with open_house(settings) as house:
+            assert "Paris" in (await ask(house, "bob", QUESTIONS[0])).text
+            with pytest.raises(TooLargeForMemory) as never:
+                await ask(house, "carol", LONG)
+            assert never.value.needed > never.value.limit == 16 << 20
+            long_turn = asyncio.ensure_future(ask(house, "alice", "Tell me a story.", 180))
+            before = await house.counters()
+            while not mid_decode(before, await house.counters()):
+                pass
+            with pytest.raises(NoMemory) as later:
+                await ask(house, "bob", QUESTIONS[1])
+            refused = problem(later.value, "an id")
+            assert (refused.status, refused.error.code) == (503, "insufficient_memory")
+            assert refused.headers["Retry-After"] == "1"
+            told = await long_turn
+            assert told.timings.max_gap_ms > 0
+            assert told.timings.prefill_ms > 0
+            answer = await ask(house, "bob", QUESTIONS[1])
+            assert answer.usage.cached_tokens > 0, "a refusal costs no memory of what was said"
+            counters = await house.counters()
+            assert (counters.refused, counters.waiting, counters.running) == (2, 0, 0)
+            assert counters.short_of_memory == 1
+            assert counters.memory.free >= 0
 
     uvloop.run(scenario())

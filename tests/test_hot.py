@@ -17,7 +17,9 @@ def payload(num_bytes: int) -> Payload:
 @given(
     st.integers(0, 100),
     st.lists(
-        st.tuples(st.sampled_from(["put", "get", "drop"]), st.integers(0, 6), st.integers(1, 60))
+        st.tuples(
+            st.sampled_from(["put", "get", "drop", "shed"]), st.integers(0, 6), st.integers(1, 60)
+        )
     ),
 )
 def test_it_behaves_like_an_ordered_dictionary_with_a_budget(
@@ -38,6 +40,11 @@ def test_it_behaves_like_an_ordered_dictionary_with_a_budget(
             assert (found is not None) == (name in model)
             if name in model:
                 model.move_to_end(name)
+        elif action == "shed":
+            wanted = max(0, sum(model.values()) - size)
+            hot.shed(size)
+            while sum(model.values()) > wanted:
+                model.popitem(last=False)
         else:
             hot.drop(name)
             model.pop(name, None)

@@ -1,6 +1,6 @@
 """Learned speeds follow what is measured, and one hiccup does not overturn them."""
 
-from greenroom.runtime.pace import Pace, StageCounters
+from greenroom.runtime.pace import Pace
 
 
 def test_the_first_measurement_counts_whole_and_later_ones_in_part() -> None:
@@ -20,8 +20,3 @@ def test_decode_steps_are_learned_alike() -> None:
     assert pace.decode_step_s == 0.2
     pace.decoded(0.1)
     assert 0.1 < pace.decode_step_s < 0.2
-
-
-def test_the_mean_batch_is_rows_per_step() -> None:
-    assert StageCounters().mean_batch == 0.0
-    assert StageCounters(decode_steps=4, decode_rows=6).mean_batch == 1.5

@@ -10,11 +10,12 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from greenroom.runtime.codec import Codec, codec_named, link
 from greenroom.runtime.job import Encoded, Job, JobDone, JobEnded, JobEvent, JobTokens, Piece
+from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.loader import last_position_head
 from greenroom.runtime.records import Sampling
 from greenroom.runtime.resume import stand_at
 from greenroom.runtime.spec import CacheSpec, extract_spec
-from greenroom.runtime.stage import Stage, StageLimits
+from greenroom.runtime.stage import Stage
 
 VOCABULARY = 97
 GREEDY = Sampling(temperature=0.0, top_p=1.0, seed=0)
@@ -81,11 +82,14 @@ class StageRig:
         max_batch_size: int = 2,
         chunk_tokens: int = 16,
         resident_bytes: int = 0,
+        memory_bytes: int = 1 << 40,
     ) -> None:
         self.codec: Codec = codec_named(codec)
         self.spec = extract_spec(model, {"max_position_embeddings": 2048})
         self.events: dict[int, list[JobEvent]] = {}
-        limits = StageLimits(max_batch_size, chunk_tokens, "fixed", 0.5, resident_bytes)
+        limits = StageLimits(
+            max_batch_size, chunk_tokens, "fixed", 0.5, resident_bytes, memory_bytes
+        )
         self.stage = Stage(last_position_head(model), self.spec, self.codec, limits, self._emit)
 
     def _emit(self, uid: int, event: JobEvent) -> None:

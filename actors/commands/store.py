@@ -22,7 +22,7 @@ from greenroom.runtime.errors import NotFound
 from greenroom.runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from greenroom.runtime.checkup import Finding
+    from greenroom.runtime.audit import Finding
     from greenroom.runtime.index import Index
     from greenroom.runtime.vault import Vault
 
@@ -85,7 +85,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _repair(options: argparse.Namespace) -> int:
     with _opened(effective(options).settings) as (index, vault):
-        from greenroom.runtime.checkup import repair
+        from greenroom.runtime.audit import repair
 
         found = _looked_through(index, vault, "reading", quiet=options.json)
         repair(index, vault, found)
@@ -138,7 +138,7 @@ def _opened(settings: Settings) -> Iterator[tuple["Index", "Vault"]]:
 def _looked_through(
     index: "Index", vault: "Vault", title: str, *, quiet: bool
 ) -> tuple["Finding", ...]:
-    from greenroom.runtime.checkup import verify
+    from greenroom.runtime.audit import verify
 
     columns = (
         TextColumn("{task.description}"),

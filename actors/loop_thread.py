@@ -1,0 +1,101 @@
+"""An event loop on a thread of its own, for those who have none or are inside of another."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractAsyncContextManager, contextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import uvloop
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """Runs coroutines to their end while the calling thread waits: ``with LoopThread() as loop``.
+
+    A KeyboardInterrupt in the waiting thread cancels what it waits for. It may be used from several
+    threads at once, and also where an event loop runs (a notebook), which then waits too.
+    """
+
+    def __init__(self) -> None:
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._work, name="greenroom-loop", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run it there and wait here. Raises what it raises."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            # Interrupted here, or failed there; then this changes nothing.
+            future.cancel()
+            raise
+
+    def iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
+        """The same for an iterator; leaving the loop closes it there."""
+        try:
+            while True:
+                try:
+                    item = self.run(_next(source))
+                except StopAsyncIteration:
+                    return
+                yield item
+        finally:
+            aclose = getattr(source, "aclose", None)
+            if aclose is not None:
+                self.run(aclose())
+
+    @contextmanager
+    def holding(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
+        """Enter an async context manager there, and leave it, in one task, at the block's end."""
+        inside: Future[T] = Future()
+        leave = asyncio.Event()
+
+        async def hold() -> None:
+            async with manager as value:
+                inside.set_result(value)
+                await leave.wait()
+
+        held = asyncio.run_coroutine_threadsafe(hold(), self._loop)
+        try:
+            either: tuple[Future[Any], ...] = (inside, held)
+            wait(either, return_when=FIRST_COMPLETED)
+            if not inside.done():
+                held.result()  # raises what entering raised
+            yield inside.result()
+        except BaseException:
+            if not inside.done():
+                held.cancel()
+            raise
+        finally:
+            self._loop.call_soon_threadsafe(leave.set)
+            wait((held,))
+        held.result()
+
+    def _work(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+
+async def _next(source: AsyncIterator[T]) -> T:
+    return await anext(source)

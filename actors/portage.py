@@ -1,0 +1,154 @@
+"""Carrying an agent from one home to another: its memory out as a file, and in again."""
+
+import asyncio
+import hashlib
+import tempfile
+from collections.abc import AsyncIterable, AsyncIterator
+from typing import IO
+
+from greenroom.actors.company import Company
+from greenroom.actors.messages import (
+    AgentKey,
+    Commit,
+    Enrol,
+    Fetch,
+    FindAgent,
+    Keep,
+    Known,
+    Recall,
+    Retire,
+    Settle,
+)
+from greenroom.actors.roster import taken
+from greenroom.actors.whole import whole
+from greenroom.runtime.codec import BadPayload, Payload, check
+from greenroom.runtime.errors import InvalidRequest
+from greenroom.runtime.names import validate_name
+from greenroom.runtime.parcel import (
+    BadParcel,
+    Manifest,
+    OtherModel,
+    Parcel,
+    packed_manifest,
+    packed_seal,
+    packed_segment,
+)
+from greenroom.runtime.records import AgentInfo, SpawnRequest
+from greenroom.runtime.segments import Segment, readdressed
+
+
+async def exported(company: Company, model: str, info: AgentInfo) -> AsyncIterator[bytes]:
+    """The agent's parcel, piece by piece; one segment's bytes are in memory at a time."""
+    chain = await company.store.ask(Recall(info.head))
+    if any(piece.segment.fingerprint != company.facts.fingerprint for piece in chain):
+        raise InvalidRequest(
+            f"agent {info.name!r} was last an agent of another model; serve that to export it",
+            param="agent",
+            code="other_model",
+        )
+    manifest = Manifest(
+        name=info.name,
+        system=info.system,
+        model=model,
+        fingerprint=company.facts.fingerprint,
+        num_segments=len(chain),
+        ttl_s=info.ttl_s,
+        overflow=info.overflow,
+        share=info.share,
+    )
+    hasher = hashlib.sha256()
+    for data in packed_manifest(manifest, hasher):
+        yield data
+    parent: str | None = None
+    for number, piece in enumerate(chain):
+        fetched = await company.keeper.ask(Fetch((piece.segment.id,)))
+        payload = fetched.payloads[0] if fetched.payloads else None
+        segment = readdressed(piece.segment, "", parent)
+        parent = segment.id
+        for data in await asyncio.to_thread(_packed, number, segment, payload, hasher):
+            yield data
+    for data in packed_seal(hasher):
+        yield data
+
+
+def _packed(
+    number: int, segment: Segment, payload: Payload | None, hasher: "hashlib._Hash"
+) -> list[bytes]:
+    return list(packed_segment(number, segment, payload, hasher))
+
+
+async def imported(
+    company: Company, namespace: str, name: str | None, chunks: AsyncIterable[bytes]
+) -> AgentInfo:
+    """Unpack a parcel. Raises BadParcel, ParcelTooNew, OtherModel, or Conflict for the name."""
+    file = await asyncio.to_thread(tempfile.TemporaryFile)
+    try:
+        async for chunk in chunks:
+            await asyncio.to_thread(file.write, chunk)
+        return await _unpack(company, namespace, name, file)
+    finally:
+        await asyncio.to_thread(file.close)
+
+
+async def _unpack(company: Company, namespace: str, name: str | None, file: IO[bytes]) -> AgentInfo:
+    parcel = await asyncio.to_thread(Parcel, file)
+    manifest = parcel.manifest
+    if manifest.fingerprint != company.facts.fingerprint:
+        raise OtherModel(manifest.model)
+    key = AgentKey(namespace, validate_name(name or manifest.name))
+    if await company.store.ask(FindAgent(key)) is not None:
+        raise taken(key.name)
+    await asyncio.to_thread(_look_through, parcel, company)
+    return await whole(_settle(company, key, parcel))
+
+
+def _look_through(parcel: Parcel, company: Company) -> None:
+    """Refuse what could not be decoded, before anything is written. Blocking."""
+    for _, payload in parcel.segments():
+        try:
+            if payload is not None:
+                check(company.facts.spec, payload)
+        except BadPayload as error:
+            raise BadParcel(error) from error
+
+
+async def _settle(company: Company, key: AgentKey, parcel: Parcel) -> AgentInfo:
+    manifest = parcel.manifest
+    wanted = SpawnRequest(
+        namespace=key.namespace,
+        name=key.name,
+        system=manifest.system,
+        ttl_s=manifest.ttl_s,
+        overflow=manifest.overflow,
+        share=manifest.share,
+    )
+    await company.store.ask(Enrol(wanted, new=True))
+    segments: list[Segment] = []
+    try:
+        known = await _known(company, key)
+        await _keep(company, known.scope, parcel, segments)
+        if segments:
+            await company.store.ask(Commit(key, tuple(segments), segments[-1].id))
+    except BaseException:
+        await company.store.ask(Retire(key))
+        raise
+    finally:
+        company.keeper.tell(Settle(tuple(each.id for each in segments)))
+    return (await _known(company, key)).info
+
+
+async def _keep(company: Company, scope: str, parcel: Parcel, segments: list[Segment]) -> None:
+    """Write the segments below their new addresses, one at a time."""
+    found = parcel.segments()
+    while (entry := await asyncio.to_thread(next, found, None)) is not None:
+        segment, payload = entry
+        parent = segments[-1].id if segments else None
+        segments.append(readdressed(segment, scope, parent))
+        if payload is not None:
+            await company.keeper.ask(Keep(((segments[-1], payload),)))
+
+
+async def _known(company: Company, key: AgentKey) -> Known:
+    known = await company.store.ask(FindAgent(key))
+    assert known is not None
+    return known

@@ -1,0 +1,197 @@
+"""Who there is: every agent as the index knows it, who stands where, and who has pinned what."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from greenroom.actors.messages import AgentKey
+from greenroom.runtime.errors import Conflict, NotFound
+from greenroom.runtime.index import AgentRow, PinRow
+from greenroom.runtime.records import Overflow, SpawnRequest
+
+
+class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an agent's row holds besides: see ``SpawnRequest``.
+
+    ``salt`` keeps the segments of an agent apart that shares nothing; its forks have the same.
+    """
+
+    ttl_s: float | None = None
+    overflow: Overflow | None = None
+    salt: str | None = None
+
+
+class Roster:
+    """Rows by agent. What is to change is made here and written to the index before it is known.
+
+    ``fingerprint`` is the served model's; ``now`` gives seconds since the epoch.
+    """
+
+    def __init__(self, fingerprint: str, now: Callable[[], float] = time.time) -> None:
+        self._fingerprint = fingerprint
+        self._now = now
+        self._rows: dict[AgentKey, AgentRow] = {}
+        self._heads: dict[str, AgentKey] = {}
+        self._pins: dict[tuple[AgentKey, str], PinRow] = {}
+
+    def get(self, key: AgentKey) -> AgentRow | None:
+        """The row of an agent; None if there is none."""
+        return self._rows.get(key)
+
+    def find(self, key: AgentKey) -> AgentRow:
+        """The row of an agent. Raises NotFound."""
+        row = self._rows.get(key)
+        if row is None:
+            raise unknown(key.name)
+        return row
+
+    def of(self, namespace: str) -> list[AgentRow]:
+        """Every agent of a namespace, by name."""
+        rows = [row for key, row in self._rows.items() if key.namespace == namespace]
+        return sorted(rows, key=lambda row: row.name)
+
+    def standing(self, segments: Iterable[str]) -> AgentKey | None:
+        """Whoever stands at the first of the segments at which anybody does."""
+        return next((self._heads[each] for each in segments if each in self._heads), None)
+
+    def know(self, row: AgentRow) -> None:
+        """This is how the index has an agent now."""
+        key = AgentKey(row.namespace, row.name)
+        self._leave(key)
+        self._rows[key] = row
+        if row.head is not None:
+            self._heads[row.head] = key
+
+    def drop(self, key: AgentKey) -> None:
+        """The index has no such agent any more."""
+        self._leave(key)
+        self._rows.pop(key, None)
+        self._pins = {at: pin for at, pin in self._pins.items() if at[0] != key}
+
+    def pin(self, pin: PinRow) -> None:
+        """The index has this pin."""
+        self._pins[AgentKey(pin.namespace, pin.agent), pin.segment] = pin
+
+    def unpin(self, key: AgentKey, segment: str) -> None:
+        """The index has this pin no more."""
+        self._pins.pop((key, segment), None)
+
+    def pinned(self, key: AgentKey) -> frozenset[str]:
+        """The segments that an agent has pinned."""
+        return frozenset(segment for owner, segment in self._pins if owner == key)
+
+    def all_pinned(self) -> frozenset[str]:
+        """The segments that anybody has pinned."""
+        return frozenset(segment for _, segment in self._pins)
+
+    def overdue(self) -> tuple[AgentKey, ...]:
+        """The agents that nobody has used for as long as they may be unused."""
+        return tuple(key for key, row in self._rows.items() if self.is_overdue(row))
+
+    def is_overdue(self, row: AgentRow) -> bool:
+        """Whether an agent's time is over."""
+        ttl_s = terms(row).ttl_s
+        return ttl_s is not None and row.last_used + ttl_s <= self._now()
+
+    def fresh(self, key: AgentKey) -> AgentRow:
+        """The row of an agent that begins now."""
+        now = self._now()
+        return AgentRow(
+            namespace=key.namespace,
+            name=key.name,
+            head=None,
+            system=None,
+            fingerprint=self._fingerprint,
+            created=now,
+            last_used=now,
+        )
+
+    def moved(self, key: AgentKey, head: str | None) -> AgentRow:
+        """The row of an agent that stands at ``head`` from now on."""
+        row = self._rows.get(key) or self.fresh(key)
+        return msgspec.structs.replace(
+            row, head=head, fingerprint=self._fingerprint, last_used=self._now()
+        )
+
+    def enrolled(self, wanted: SpawnRequest, *, new: bool = False) -> AgentRow:
+        """The row of the agent that is wanted.
+
+        Raises Conflict where it exists as another, or at all if it is to be ``new``.
+        """
+        key = AgentKey(wanted.namespace, wanted.name)
+        row = self._rows.get(key)
+        if row is None:
+            salt = secrets.token_hex(8) if wanted.share == "none" else None
+            extras = _plain(Terms(wanted.ttl_s, wanted.overflow, salt))
+            return msgspec.structs.replace(self.fresh(key), system=wanted.system, extras=extras)
+        if new:
+            raise taken(wanted.name)
+        self._check(row, wanted)
+        has = terms(row)
+        kept = Terms(
+            has.ttl_s if wanted.ttl_s is None else wanted.ttl_s,
+            has.overflow if wanted.overflow is None else wanted.overflow,
+            has.salt,
+        )
+        return row if kept == has else msgspec.structs.replace(row, extras=_plain(kept))
+
+    def branched(self, key: AgentKey, name: str, head: str | None) -> AgentRow:
+        """The row of a new agent that stands at ``head``, otherwise as ``key``. Raises Conflict."""
+        other = AgentKey(key.namespace, name)
+        if other in self._rows:
+            raise taken(name)
+        row = self.find(key)
+        return msgspec.structs.replace(
+            self.fresh(other), head=head, system=row.system, extras=row.extras
+        )
+
+    def scope(self, row: AgentRow) -> str:
+        """Within what an agent's segments are addressed and matched."""
+        salt = terms(row).salt
+        return row.namespace if salt is None else f"{row.namespace}/{salt}"
+
+    def _check(self, row: AgentRow, wanted: SpawnRequest) -> None:
+        share = "namespace" if terms(row).salt is None else "none"
+        for param, differs in (
+            ("system", wanted.system is not None and wanted.system != row.system),
+            ("model", wanted.model is not None and row.fingerprint != self._fingerprint),
+            ("share", wanted.share is not None and wanted.share != share),
+        ):
+            if differs:
+                what = {"system": "system prompt", "share": "way to share"}.get(param, param)
+                raise Conflict(
+                    f"agent {row.name!r} exists with another {what}; "
+                    "choose another name, or spawn it without one",
+                    param=param,
+                    code="agent_exists",
+                )
+
+    def _leave(self, key: AgentKey) -> None:
+        before = self._rows.get(key)
+        if before is not None and before.head is not None and self._heads.get(before.head) == key:
+            del self._heads[before.head]
+
+
+def terms(row: AgentRow) -> Terms:
+    """What a row holds besides; what a later greenroom has put there is left alone."""
+    return msgspec.convert(row.extras, Terms)
+
+
+def taken(name: str) -> Conflict:
+    """An agent of this name is there already."""
+    return Conflict(
+        f"agent {name!r} exists already; choose another name", param="name", code="agent_exists"
+    )
+
+
+def unknown(name: str) -> NotFound:
+    """There is no agent of this name."""
+    return NotFound(f"there is no agent {name!r} here", param="agent", code="agent_not_found")
+
+
+def _plain(terms: Terms) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(terms)
+    return plain

@@ -1,0 +1,162 @@
+"""What can be done with an agent's memory, besides letting it speak and hear."""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
+
+import msgspec
+
+from greenroom.actors.company import Company
+from greenroom.actors.memory import Memory, outline
+from greenroom.actors.messages import (
+    AgentKey,
+    AgentMessage,
+    DirectorMessage,
+    Enrol,
+    FindAgent,
+    Fork,
+    Known,
+    Pin,
+    Pinned,
+    Recall,
+    Rollback,
+    Vanish,
+    Wake,
+    Whose,
+)
+from greenroom.actors.portage import exported, imported
+from greenroom.actors.roster import unknown
+from greenroom.actors.turn import clip_max_tokens, find_segment, log_entries, whole_history
+from greenroom.runtime.errors import InvalidRequest
+from greenroom.runtime.hearsay import rendered_prompt
+from greenroom.runtime.names import validate_name
+from greenroom.runtime.records import (
+    AgentInfo,
+    Forgotten,
+    LogEntry,
+    Probe,
+    SpawnRequest,
+    TurnRequest,
+)
+from greenroom.runtime.ref import Ref
+from greenroom.runtime.segments import Piece
+from greenroom.runtime.template import Frame
+
+
+class Verbs:
+    """The part of the ``House`` that is about memories.
+
+    What moves an agent goes through its mailbox, and so comes after the turns that came before.
+    """
+
+    def __init__(self, company: Company, director: Ref[DirectorMessage]) -> None:
+        self._company = company
+        self._director = director
+
+    def resolve_model(self, name: str | None) -> str:
+        """The served model's catalog name; see ``House``."""
+        raise NotImplementedError
+
+    async def spawn(self, request: SpawnRequest) -> AgentInfo:
+        """Find an agent or make it; see ``House``."""
+        name = validate_name(request.name)
+        if request.ttl_s is not None and request.ttl_s <= 0:
+            raise InvalidRequest("ttl_s must be above 0.", param="ttl_s", code="out_of_range")
+        if request.model is not None:
+            self.resolve_model(request.model)
+        return await self._company.store.ask(Enrol(msgspec.structs.replace(request, name=name)))
+
+    async def find(self, namespace: str, name: str) -> AgentInfo:
+        """What is known of an agent; see ``House``."""
+        return (await self._known(AgentKey(namespace, name))).info
+
+    async def fork(self, namespace: str, agent: str, name: str, at: str | None = None) -> AgentInfo:
+        """A new agent with the memory of another; see ``House``."""
+        ref = await self._existing(AgentKey(namespace, agent))
+        return await ref.ask(Fork(validate_name(name), at))
+
+    async def rollback(self, namespace: str, agent: str, to: str) -> AgentInfo:
+        """Take an agent back; see ``House``."""
+        return await (await self._existing(AgentKey(namespace, agent))).ask(Rollback(to))
+
+    async def log(self, namespace: str, agent: str) -> tuple[LogEntry, ...]:
+        """An agent's chain, oldest first; see ``House``."""
+        key = AgentKey(namespace, agent)
+        chain = await self._chain(key)
+        links = await outline(self._company, chain)
+        pinned = await self._company.store.ask(Pinned(key))
+        return log_entries(chain, links, self._company.facts.spec, pinned)
+
+    async def pin(self, namespace: str, agent: str, segment: str | None = None) -> str:
+        """Keep a segment and what it stands on from eviction; see ``House``."""
+        return await self._set_pin(AgentKey(namespace, agent), segment, pinned=True)
+
+    async def unpin(self, namespace: str, agent: str, segment: str | None = None) -> str:
+        """Let go of a pin; see ``House``."""
+        return await self._set_pin(AgentKey(namespace, agent), segment, pinned=False)
+
+    async def probe(self, request: TurnRequest) -> Probe:
+        """What a turn would find; see ``House``."""
+        facts = self._company.facts
+        facts.text.check_size(request.messages, facts.context_window)
+        key = await self._recognise(request)
+        memory = Memory(key or AgentKey(request.namespace, ""), self._company)
+        await memory.load()
+        chain = await memory.chain()
+        messages = whole_history(request, chain, memory.system)
+        frame = Frame(request.tools, request.template_kwargs)
+        draft = await asyncio.to_thread(memory.draft, messages, chain, rendered_prompt, frame)
+        clip_max_tokens(request, draft.prompt, facts.context_window)
+        cached = await memory.foresee(draft)
+        return Probe(key.name if key else None, len(draft.prompt.tokens), cached)
+
+    async def forget(self, namespace: str, agent: str) -> Forgotten:
+        """Erase an agent, once the turns that came before are over; see ``House``."""
+        return await (await self._existing(AgentKey(namespace, agent))).ask(Vanish())
+
+    async def export(self, namespace: str, agent: str) -> AsyncIterator[bytes]:
+        """An agent and its memory as one file; see ``House``."""
+        known = await self._known(AgentKey(namespace, agent))
+        async for piece in exported(self._company, self.resolve_model(None), known.info):
+            yield piece
+
+    async def import_agent(
+        self, namespace: str, name: str | None, chunks: AsyncIterable[bytes]
+    ) -> AgentInfo:
+        """Take in an agent that was exported; see ``House``."""
+        return await imported(self._company, namespace, name, chunks)
+
+    async def _recognise(self, request: TurnRequest) -> AgentKey | None:
+        """The agent that is named, else whoever remembers the history so far."""
+        if request.agent is not None:
+            return AgentKey(request.namespace, request.agent)
+        text = self._company.facts.text
+        frame = Frame(request.tools, request.template_kwargs)
+        rendered = await asyncio.to_thread(text.render, request.messages, frame)
+        tokens = await asyncio.to_thread(text.encode, rendered)
+        return await self._company.store.ask(Whose(request.namespace, tokens, rendered))
+
+    async def _set_pin(self, key: AgentKey, segment: str | None, *, pinned: bool) -> str:
+        chain = await self._chain(key)
+        if segment is not None:
+            found = find_segment(chain, segment, "segment")
+        elif chain:
+            found = chain[-1].segment.id
+        else:
+            raise InvalidRequest(
+                f"agent {key.name!r} remembers nothing yet", param="segment", code="no_memory"
+            )
+        await self._company.store.ask(Pin(key, found, pinned))
+        return found
+
+    async def _chain(self, key: AgentKey) -> tuple[Piece, ...]:
+        return await self._company.store.ask(Recall((await self._known(key)).info.head))
+
+    async def _known(self, key: AgentKey) -> Known:
+        known = await self._company.store.ask(FindAgent(key))
+        if known is None:
+            raise unknown(key.name)
+        return known
+
+    async def _existing(self, key: AgentKey) -> Ref[AgentMessage]:
+        await self._known(key)
+        return await self._director.ask(Wake(key, enrol=False))

@@ -1,0 +1,32 @@
+"""What a stage may do: the settings that shape its steps, and the budget of the next one."""
+
+from typing import Literal
+
+import msgspec
+
+from greenroom.runtime.pace import Pace
+from greenroom.runtime.plan import Budget, decode_gap_s
+
+
+class StageLimits(msgspec.Struct, frozen=True):
+    """The part of the settings that shapes a step: see ``Budget`` and ``Entrance``.
+
+    ``max_decode_gap_s`` 0 leaves it to ``decode_gap_s``.
+    """
+
+    max_batch_size: int
+    chunk_tokens: int
+    schedule: Literal["adaptive", "fixed"]
+    max_decode_gap_s: float
+    resident_bytes: int
+    memory_bytes: int
+
+    def budget(self, pace: Pace) -> Budget:
+        """The limits of a step at this pace."""
+        return Budget(
+            max_batch_size=self.max_batch_size,
+            chunk_tokens=self.chunk_tokens,
+            schedule=self.schedule,
+            max_decode_gap_s=decode_gap_s(self.max_decode_gap_s, pace.decode_step_s),
+            prefill_tokens_per_s=pace.prefill_tokens_per_s,
+        )

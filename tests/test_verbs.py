@@ -1,0 +1,419 @@
+"""What can be done with an agent's memory: whole houses of tiny models, each with a disk."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from greenroom.actors.playhouse import Playhouse
+from greenroom.runtime.errors import Conflict, InvalidRequest, NotFound
+from greenroom.runtime.parcel import BadParcel, OtherModel, ParcelTooNew
+from greenroom.runtime.records import ChatMessage, SpawnRequest, TurnRequest
+from tests.menagerie import config_of
+from tests.test_hearing import hear, say, settings, within
+from tests.zoo import save_checkpoint
+
+SYSTEM = "You are Bob. " * 4
+SECRET = "The safe opens with seventeen-forty-two"
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma3_text", "qwen3_next"])
+def model(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    default_model_path: Path,
+) -> Path:
+    return checkpoint(request.param, tmp_path_factory.mktemp("checkpoint"), default_model_path)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory, default_model_path: Path) -> Path:
+    return checkpoint("llama", tmp_path_factory.mktemp("checkpoint"), default_model_path)
+
+
+def checkpoint(kind: str, folder: Path, tokenizer: Path) -> Path:
+    config = {**config_of(kind), "model_type": kind, "vocab_size": 49152}
+    return save_checkpoint(folder / "model", tokenizer, config)
+
+
+def once(settings: Any, scene: Any) -> Any:
+    (result,) = within(settings, scene)
+    return result
+
+
+async def spawn(house: Playhouse, name: str = "bob", **wanted: Any) -> None:
+    await house.spawn(SpawnRequest(name=name, **wanted))
+
+
+def on_disk(store: Path) -> dict[str, int]:
+    return {f.name: f.stat().st_size for f in store.rglob("*.safetensors")}
+
+
+def test_forks_and_rollbacks_go_on_from_the_same_memory(model: Path, tmp_path: Path) -> None:
+    """Whatever way an agent came to a segment, from there it says the same."""
+    home = settings(tmp_path, model)
+
+    async def scene(house: Playhouse) -> None:
+        await spawn(house, system=SYSTEM)
+        await say(house, "What is the capital of France?")
+        first = await house.log("", "bob")
+        files = await asyncio.to_thread(on_disk, home.store_path)
+        fork = await house.fork("", "bob", "carol")
+        assert await asyncio.to_thread(on_disk, home.store_path) == files
+        assert (fork.head, fork.system) == (first[-1].id, SYSTEM)
+        told, end = await say(house, "And of Spain?")
+        again, forked = await say(house, "And of Spain?", "carol")
+        assert again == told
+        assert end.usage.cached_tokens >= first[-1].end - 1
+        assert forked.usage.cached_tokens == end.usage.prompt_tokens - 1, "it was just asked that"
+
+        back = await house.rollback("", "bob", first[-1].id[:12])
+        assert back.head == first[-1].id
+        assert (await say(house, "And of Spain?"))[0] == told
+        early = await house.fork("", "bob", "dave", at=first[-1].id)
+        assert early.num_tokens == first[-1].end
+        assert (await say(house, "And of Spain?", "dave"))[0] == told
+        assert [a.name for a in await house.agents("")] == ["bob", "carol", "dave"]
+
+    async def restarted(house: Playhouse) -> list[list[int]]:
+        return [(await say(house, "And Italy?", agent))[0] for agent in ("bob", "carol", "dave")]
+
+    _, answers = within(home, scene, restarted)
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_what_was_heard_before_a_fork_is_in_it(llama: Path, tmp_path: Path) -> None:
+    async def scene(house: Playhouse) -> None:
+        await spawn(house, system=SYSTEM)
+        await hear(house, SECRET)
+        fork = await house.fork("", "bob", "carol")
+        assert fork.num_tokens > 30
+        (bob, _), (carol, _) = await say(house, "Well?"), await say(house, "Well?", "carol")
+        assert bob == carol
+
+    once(settings(tmp_path, llama), scene)
+
+
+def test_the_log_says_what_a_rollback_costs(model: Path, tmp_path: Path) -> None:
+    """What it promises is what the next turn computes beside what is new."""
+    home = settings(tmp_path, model)
+
+    async def scene(house: Playhouse) -> None:
+        await spawn(house, system=SYSTEM)
+        for question in ("One?", "Two, please, in full detail?", "Three?"):
+            await say(house, question)
+        log = await house.log("", "bob")
+        assert [e.kind for e in log] == ["system", *["prompt", "generation"] * 3]
+        assert [e.end for e in log] == [sum(e.num_tokens for e in log[: n + 1]) for n in range(7)]
+        assert all(e.num_bytes for e in log)
+        for number in (2, 4, 6):
+            name = f"at-{number}"
+            await house.fork("", "bob", name, at=log[number].id)
+            request = TurnRequest(
+                messages=(ChatMessage("user", "Then?"),), mode="say", agent=name, max_tokens=4
+            )
+            probe = await house.probe(request)
+            _, end = await say(house, "Then?", name, 4)
+            assert probe.cached_tokens == end.usage.cached_tokens
+            assert log[number].end - end.usage.cached_tokens == log[number].recompute_tokens
+            assert probe.prompt_tokens == end.usage.prompt_tokens
+
+    once(home, scene)
+
+
+def test_a_lost_file_costs_what_the_log_says(llama: Path, tmp_path: Path) -> None:
+    home = settings(tmp_path, llama)
+
+    async def talk(house: Playhouse) -> Any:
+        for question in ("One?", "Two?"):
+            await say(house, question)
+        log = await house.log("", "bob")
+        assert {e.recompute_tokens for e in log} == {0}
+        return log
+
+    async def look(house: Playhouse) -> None:
+        log = await house.log("", "bob")
+        assert [e.recompute_tokens > 0 for e in log] == [n >= 2 for n in range(len(log))]
+        assert log[-1].recompute_tokens == log[-1].end - log[1].end
+
+    log = once(home, talk)
+    home.store_path.joinpath("segments", log[2].id[:2], log[2].id + ".safetensors").unlink()
+    once(home, look)
+
+
+def test_a_probe_runs_nothing(llama: Path, tmp_path: Path) -> None:
+    history = (ChatMessage("system", SYSTEM), ChatMessage("user", "Hello?"))
+
+    async def scene(house: Playhouse) -> None:
+        before = await house.probe(TurnRequest(messages=history))
+        assert (before.agent, before.cached_tokens) == (None, 0)
+        assert await house.agents("") == []
+        await spawn(house, system=SYSTEM)
+        await say(house, "Hello?")
+        counters = await house.counters()
+        probe = await house.probe(TurnRequest(messages=history))
+        assert (probe.agent, probe.cached_tokens) == (None, probe.prompt_tokens - 1)
+        other = await house.probe(TurnRequest(messages=history, namespace="another"))
+        assert (other.agent, other.cached_tokens) == (None, 0)
+        assert await house.counters() == counters
+        with pytest.raises(InvalidRequest, match="context window"):
+            await house.probe(TurnRequest(messages=(ChatMessage("user", "x " * 9000),)))
+
+    once(settings(tmp_path, llama), scene)
+
+
+def test_who_is_not_there_and_who_is_already(llama: Path, tmp_path: Path) -> None:
+    async def scene(house: Playhouse) -> None:
+        for missing in (
+            house.find("", "bob"),
+            house.fork("", "bob", "carol"),
+            house.rollback("", "bob", "0"),
+            house.log("", "bob"),
+            house.pin("", "bob"),
+            house.forget("", "bob"),
+            house.export("", "bob").__anext__(),
+        ):
+            with pytest.raises(NotFound) as error:
+                await missing
+            assert (error.value.param, error.value.code) == ("agent", "agent_not_found")
+        await spawn(house, system=SYSTEM, ttl_s=60, overflow="summarize")
+        for param, value in (("system", "Other."), ("share", "none")):
+            with pytest.raises(Conflict) as conflict:
+                await spawn(house, **{param: value})
+            assert (conflict.value.param, conflict.value.code) == (param, "agent_exists")
+        with pytest.raises(NotFound):
+            await spawn(house, model="no-such-model")
+        await spawn(house, ttl_s=90)
+        info = await house.find("", "bob")
+        assert (info.ttl_s, info.overflow, info.share) == (90, "summarize", "namespace")
+        with pytest.raises(InvalidRequest):
+            await spawn(house, ttl_s=0)
+        await spawn(house, "carol")
+        with pytest.raises(Conflict):
+            await house.fork("", "bob", "carol")
+        with pytest.raises(InvalidRequest):
+            await house.pin("", "carol")
+        await say(house, "Hello?")
+        for name in ("", "0" * 40):
+            with pytest.raises(NotFound) as lost:
+                await house.rollback("", "bob", name)
+            assert lost.value.code == "segment_not_found"
+
+    once(settings(tmp_path, llama), scene)
+
+
+def test_another_models_agent_is_a_conflict(
+    llama: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, default_model_path: Path
+) -> None:
+    other = checkpoint("qwen3", tmp_path_factory.mktemp("other"), default_model_path)
+
+    async def talk(house: Playhouse) -> None:
+        await say(house, "Hello?")
+        await spawn(house, model=house.model.name)
+
+    async def spoil(house: Playhouse) -> None:
+        with pytest.raises(Conflict) as conflict:
+            await spawn(house, model=house.model.name)
+        assert conflict.value.param == "model"
+        await spawn(house)
+        assert {e.recompute_tokens == e.end for e in await house.log("", "bob")} == {True}
+        await say(house, "And now?")
+        await spawn(house, model=house.model.name)
+
+    once(settings(tmp_path, llama), talk)
+    once(settings(tmp_path, other), spoil)
+
+
+def test_pins_outlive_a_restart_and_keep_what_they_stand_on(llama: Path, tmp_path: Path) -> None:
+    home = settings(tmp_path, llama)
+
+    async def pin(house: Playhouse) -> str:
+        await say(house, "One?")
+        first = (await house.log("", "bob"))[-1].id
+        await say(house, "Two?")
+        assert await house.pin("", "bob", first[:10]) == first
+        await house.pin("", "bob", first)
+        return first
+
+    async def look(house: Playhouse) -> None:
+        (pinned,) = [e for e in await house.log("", "bob") if e.pinned]
+        assert (pinned.kind, pinned.end) == ("generation", (await house.log("", "bob"))[2].end)
+        await house.fork("", "bob", "carol")
+        assert not any(e.pinned for e in await house.log("", "carol"))
+        assert await house.unpin("", "bob", pinned.id) == pinned.id
+        assert not any(e.pinned for e in await house.log("", "bob"))
+
+    within(home, pin, look)
+
+
+def grep(folder: Path, *needles: bytes) -> list[str]:
+    files = [f for f in folder.rglob("*") if f.is_file()]
+    return [f.name for f in files if any(n in f.read_bytes() for n in needles)]
+
+
+def test_forgetting_leaves_no_byte(model: Path, tmp_path: Path) -> None:
+    """Not in a file, the database or its log: of heard, said, edited and abandoned words."""
+    home = settings(tmp_path, model)
+    edited = (ChatMessage("user", f"{SECRET}, edited."),)
+
+    async def scene(house: Playhouse) -> tuple[int, dict[str, int]]:
+        await spawn(house, "keeper", system=SYSTEM)
+        await say(house, "Stay.", "keeper")
+        kept = await asyncio.to_thread(on_disk, home.store_path)
+        await spawn(house, system=SYSTEM)
+        await hear(house, SECRET)
+        await house.heard("", "bob")
+        for number in range(12):
+            await say(house, f"{SECRET}, part {number}.", max_tokens=2)
+        await house.pin("", "bob")
+        request = TurnRequest(messages=edited, agent="bob", max_tokens=2)
+        async with await house.open_turn(request) as channel:
+            async for _ in channel:
+                pass
+        assert await asyncio.to_thread(grep, home.store_path, SECRET.encode())
+        every = await asyncio.to_thread(on_disk, home.store_path)
+        gone = await house.forget("", "bob")
+        assert await asyncio.to_thread(on_disk, home.store_path) == kept
+        assert gone.num_segments == len(every) - len(kept)
+        assert gone.num_bytes == sum(every.values()) - sum(kept.values())
+        with pytest.raises(NotFound):
+            await house.find("", "bob")
+        left = await asyncio.to_thread(grep, home.store_path, SECRET.encode(), b"bob")
+        assert left == []
+        _, new = await say(house, "Who are you?")
+        assert (await house.find("", "bob")).system is None
+        assert new.usage.cached_tokens < 10
+        _, old = await say(house, "Still here?", "keeper")
+        assert old.usage.cached_tokens > 40
+        return gone.num_segments, kept
+
+    once(home, scene)
+    assert grep(home.store_path, SECRET.encode()) == []
+
+
+def test_what_others_need_is_not_forgotten(llama: Path, tmp_path: Path) -> None:
+    home = settings(tmp_path, llama)
+
+    async def scene(house: Playhouse) -> None:
+        await spawn(house, system=SYSTEM)
+        await say(house, "One?")
+        await house.fork("", "bob", "carol")
+        await say(house, "Two?")
+        told = asyncio.ensure_future(say(house, "Three?", max_tokens=30))
+        await asyncio.sleep(0)
+        gone, (_, end) = await asyncio.gather(house.forget("", "bob"), told)
+        assert end.usage.completion_tokens > 1, "the turn that ran was let finish"
+        assert gone.num_segments == 4
+        log = await house.log("", "carol")
+        assert [e.recompute_tokens for e in log] == [0, 0, 0]
+        assert (await say(house, "Two?", "carol"))[1].usage.cached_tokens >= log[-1].end - 1
+
+    once(home, scene)
+
+
+async def packed(house: Playhouse, agent: str) -> bytes:
+    return b"".join([piece async for piece in house.export("", agent)])
+
+
+async def pieces(data: bytes, size: int = 1 << 16) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), size):
+        yield data[at : at + size]
+
+
+def test_an_exported_agent_goes_on_elsewhere(model: Path, tmp_path: Path) -> None:
+    homes = [settings(tmp_path / name, model, "k5cv5") for name in ("here", "there")]
+
+    async def leave(house: Playhouse) -> tuple[bytes, list[int], int]:
+        await spawn(house, system=SYSTEM, ttl_s=3600, overflow="drop_oldest")
+        await hear(house, SECRET)
+        await say(house, "One?")
+        data = await packed(house, "bob")
+        told, end = await say(house, "Two?")
+        return data, told, end.usage.cached_tokens
+
+    data, told, cached = once(homes[0], leave)
+
+    async def arrive(house: Playhouse) -> None:
+        info = await house.import_agent("", None, pieces(data))
+        assert (info.name, info.system, info.ttl_s) == ("bob", SYSTEM, 3600)
+        again, end = await say(house, "Two?")
+        assert again == told
+        assert end.usage.cached_tokens == cached
+        with pytest.raises(Conflict):
+            await house.import_agent("", None, pieces(data))
+        await house.import_agent("", "carol", pieces(data, 999))
+        assert (await say(house, "Two?", "carol"))[1].usage.cached_tokens >= cached
+        await house.import_agent("another", "bob", pieces(data))
+        assert await packed(house, "bob") != data
+        assert (await house.find("another", "bob")).num_tokens == info.num_tokens
+
+    once(homes[1], arrive)
+
+
+def damaged(data: bytes) -> Sequence[tuple[str, bytes]]:
+    middle = len(data) // 2
+    return (
+        ("nothing", b""),
+        ("noise", b"\x00\xff" * 4000),
+        ("half", data[:middle]),
+        ("no seal", data[:-2048] + bytes(1024)),
+        ("a bit", data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]),
+    )
+
+
+def test_files_that_are_refused(
+    llama: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, default_model_path: Path
+) -> None:
+    async def leave(house: Playhouse) -> bytes:
+        await say(house, SECRET)
+        return await packed(house, "bob")
+
+    data: bytes = once(settings(tmp_path / "here", llama), leave)
+
+    async def refuse(house: Playhouse) -> None:
+        for what, file in damaged(data):
+            with pytest.raises(BadParcel) as bad:
+                await house.import_agent("", "carol", pieces(file))
+            assert (bad.value.param, bad.value.code) == ("file", "damaged_file"), what
+        later = data.replace(b'"version":1', b'"version":2', 1)
+        with pytest.raises(ParcelTooNew):
+            await house.import_agent("", "carol", pieces(later))
+        with pytest.raises(InvalidRequest, match="cannot contain"):
+            await house.import_agent("", "a b", pieces(data))
+        assert await house.agents("") == []
+
+    async def other(house: Playhouse) -> None:
+        with pytest.raises(OtherModel, match="model") as conflict:
+            await house.import_agent("", None, pieces(data))
+        assert conflict.value.code == "other_model"
+        assert await house.agents("") == []
+
+    there = settings(tmp_path / "there", llama)
+    once(there, refuse)
+    assert grep(there.store_path, SECRET.encode()) == []
+    strange = checkpoint("qwen3", tmp_path_factory.mktemp("other"), default_model_path)
+    once(settings(tmp_path / "elsewhere", strange), other)
+
+
+def test_an_agent_that_shares_nothing_reuses_nothing(llama: Path, tmp_path: Path) -> None:
+    history = (ChatMessage("system", SYSTEM * 9), ChatMessage("user", "Hello?"))
+
+    async def scene(house: Playhouse) -> None:
+        await spawn(house, "loner", system=SYSTEM * 9, share="none")
+        await spawn(house, "other", system=SYSTEM * 9)
+        used = [(await say(house, "Hello?", n))[1].usage for n in ("loner", "other", "loner")]
+        assert [u.cached_tokens for u in used[:2]] == [0, 0]
+        assert used[2].cached_tokens > 100
+        assert (await house.probe(TurnRequest(messages=history))).cached_tokens > 100
+        await house.forget("", "other")
+        assert (await house.probe(TurnRequest(messages=history))).cached_tokens == 0
+        await house.fork("", "loner", "twin")
+        assert (await say(house, "Again?", "twin"))[1].usage.cached_tokens > 100
+        assert (await house.find("", "twin")).share == "none"
+
+    async def restarted(house: Playhouse) -> None:
+        assert (await say(house, "Still?", "loner"))[1].usage.cached_tokens > 100
+
+    within(settings(tmp_path, llama), scene, restarted)
