@@ -17,6 +17,7 @@ from greenroom.actors.messages import (
     Turn,
     Wake,
 )
+from greenroom.actors.theatre import Scenes
 from greenroom.actors.verbs import Verbs
 from greenroom.runtime.catalog import ModelEntry, check_requested
 from greenroom.runtime.channel import Channel
@@ -49,6 +50,7 @@ class Playhouse(Verbs):
         company: Company,
         director: Ref[DirectorMessage],
         system: System,
+        scenes: Scenes,
     ) -> None:
         self.settings = settings
         self.model = ModelCard(
@@ -57,6 +59,7 @@ class Playhouse(Verbs):
         self._entry = entry
         super().__init__(company, director)
         self.system = system
+        self.scenes = scenes
         self.namespace = derive_namespace(settings.server.api_key)
         self._draining = False
 
