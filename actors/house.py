@@ -1,7 +1,7 @@
 """What the doors ask of the composition root: the house they stand in front of."""
 
 from collections.abc import AsyncIterable, AsyncIterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -22,6 +22,9 @@ from greenroom.runtime.records import (
     TurnRequest,
 )
 from greenroom.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from greenroom.actors.theatre import Scenes
 
 
 class ModelCard(msgspec.Struct, frozen=True):
@@ -88,6 +91,9 @@ class House(Protocol):
 
     @property
     def meter(self) -> Meter: ...
+
+    @property
+    def scenes(self) -> "Scenes": ...
 
     async def open_turn(self, request: TurnRequest) -> Channel[TurnEvent]: ...
 

@@ -19,10 +19,13 @@ from greenroom.actors.metrics import MetricsDoor
 from greenroom.actors.portage_door import PortageDoor
 from greenroom.actors.problems import problem
 from greenroom.actors.request_id import REQUEST_ID, REQUEST_ID_HEADER, request_id
+from greenroom.actors.scene_socket import SceneSocketDoor
+from greenroom.actors.scenes_door import ScenesDoor
 from greenroom.actors.websocket import SocketDoor
 from greenroom.runtime.errors import SettingsError
 
 SOCKETS = web.AppKey("sockets", SocketDoor)
+SCENE_SOCKETS = web.AppKey("scene_sockets", SceneSocketDoor)
 
 log = logging.getLogger("greenroom.http")
 
@@ -86,6 +89,7 @@ def build_app(house: House, *, host: str | None = None) -> web.Application:
     )
     lobby, chat, sockets = Lobby(house), ChatDoor(house), SocketDoor(house)
     agents, portage = AgentsDoor(house), PortageDoor(house)
+    scene_sockets = SceneSocketDoor(house)
     app.add_routes(
         [
             web.get("/health", lobby.health),
@@ -111,6 +115,8 @@ def build_app(house: House, *, host: str | None = None) -> web.Application:
             web.get("/v1/agents/{name}/export", portage.export),
             web.post("/v1/agents/{name}/import", portage.import_named),
             web.get("/admin/status", lobby.status),
+            *ScenesDoor(house).routes(),
+            web.get("/v1/scenes/{name}/stream", scene_sockets.get),
             web.get("/v1/agents/{name}/stream", sockets.one),
             web.get("/v1/stream", sockets.many),
             web.get("/v1/stream/schema", sockets.schema),
@@ -119,6 +125,7 @@ def build_app(house: House, *, host: str | None = None) -> web.Application:
     app.on_response_prepare.append(_stamp)
     app.on_response_prepare.append(cors.stamp)
     app[SOCKETS] = sockets
+    app[SCENE_SOCKETS] = scene_sockets
     return app
 
 
@@ -150,6 +157,7 @@ async def serve_http(house: House, host: str, port: int) -> AsyncIterator[str]:
         for site in list(runner.sites):
             await site.stop()
         # Before cleanup, from which on aiohttp reads no more frames, a close frame neither.
+        await app[SCENE_SOCKETS].drain()
         await app[SOCKETS].drain(drain_s)
         await runner.cleanup()
 

@@ -48,6 +48,8 @@ class SceneActor(Actor[SceneMessage]):
         self._house = house
         self._audience = Audience()
         self._performance: Performance | None = None
+        self._performer: Channel[SceneEvent] | None = None
+        self._rests = asyncio.Event()
 
     async def on_start(self) -> None:
         """Read what has happened."""
@@ -64,6 +66,8 @@ class SceneActor(Actor[SceneMessage]):
 
     async def handle(self, message: SceneMessage) -> object:
         """Begin what takes long beside the mailbox, and answer the rest."""
+        if self._performer is not None and self._performer.cancelled:
+            await self._rests.wait()  # what was stopped is about to end
         match message:
             case Perform(reply, turns, speaker):
                 self._begin(reply, lambda: self._perform(reply, turns, speaker))
@@ -101,6 +105,8 @@ class SceneActor(Actor[SceneMessage]):
             self._audience,
             self.context.system.clock,
         )
+        self._performer = reply
+        self._rests.clear()
         self._audience.join(reply)
         self.context.background(self._see_through(reply, work))
 
@@ -120,7 +126,8 @@ class SceneActor(Actor[SceneMessage]):
             reply.fail(ActorFailed(self.context.self_ref.path, type(error).__name__))
             raise
         finally:
-            self._performance = None
+            self._performance = self._performer = None
+            self._rests.set()
         await self._audience.leave(reply)
 
     async def _perform(
@@ -166,7 +173,11 @@ class SceneActor(Actor[SceneMessage]):
         """Durable first; then they are part of the scene, also where nobody waits any more."""
         writing = asyncio.ensure_future(self._scribe.append(self._row.uid, entries))
         writing.add_done_callback(lambda done: self._written(done, entries))
-        await asyncio.shield(writing)
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])  # whoever writes next must know what is there
+            raise
 
     def _written(self, done: "asyncio.Future[None]", entries: Sequence[Entry]) -> None:
         if done.cancelled() or done.exception() is not None:

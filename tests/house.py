@@ -15,6 +15,7 @@ from greenroom.actors.house import ModelCard, Status
 from greenroom.actors.http import serve_http
 from greenroom.actors.messages import Held, Stored
 from greenroom.actors.meter import Meter
+from greenroom.actors.theatre import Scenes
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.errors import NotFound
@@ -100,6 +101,10 @@ class SmallHouse:
         self.left = asyncio.Event()
         self.is_ready = True
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def scenes(self) -> Scenes:
+        raise NotFound("there are no scenes here", param="scene")
 
     async def open_turn(self, request: TurnRequest) -> Reply:
         if self.refusal is not None:

@@ -110,16 +110,24 @@ class Repertory(SmallHouse):
         world: World,
         answer: Callable[[str, Sequence[ChatMessage], int], str],
         fates: Sequence[str | None] = (),
+        pace: float = 1.0,
     ) -> None:
         super().__init__()
         self.world = world
         self.answer = answer
         self.fates = list(fates)
+        self.pace = pace  # of everything, in a time that is not virtual
         self.dead = False
+        self.playbill: Scenes | None = None
         self.talking = 0
         self.most_talking = 0
         self._pending: dict[str, list[ChatMessage]] = {}
         self._busy: dict[str, asyncio.Event] = {}
+
+    @property
+    def scenes(self) -> Scenes:
+        assert self.playbill is not None
+        return self.playbill
 
     async def spawn(self, request: SpawnRequest) -> AgentInfo:
         self.world.memories.setdefault(request.name, [])
@@ -150,7 +158,7 @@ class Repertory(SmallHouse):
         return reply
 
     async def _take_in(self, agent: str) -> None:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5 * self.pace)
         pending = self._pending.get(agent)
         if pending and not self.dead and agent not in self._busy:
             memory = self.world.memories[agent]
@@ -191,7 +199,7 @@ class Repertory(SmallHouse):
         self.talking += 1
         self.most_talking = max(self.most_talking, self.talking)
         try:
-            await asyncio.sleep(1.0 + len(new) / 8)
+            await asyncio.sleep(self.pace * (1.0 + len(new) / 8))
         finally:
             self.talking -= 1
         if fate == "gpu":
@@ -213,7 +221,7 @@ class Repertory(SmallHouse):
         await reply.send(TurnStarted(agent, 9, 4))
         for word in text.split(" "):
             await reply.send(TextDelta(word + " ", (1,)))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05 * self.pace)
         return msgspec.structs.replace(DONE, agent=agent, text=text, usage=Usage(9, 3, 4))
 
 
@@ -227,7 +235,7 @@ class Evening:
         theatre = self.system.spawn(
             "theatre", lambda: Theatre(self.scribe, house, MailboxSpec(64), 900.0)
         )
-        self.scenes = Scenes(theatre, self.scribe, 256)
+        self.scenes = house.playbill = Scenes(theatre, self.scribe, 256)
 
     def die(self) -> None:
         """From here on nothing reaches the disk."""

@@ -1,0 +1,77 @@
+"""The command that performs scene files."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from greenroom.actors.cli import main
+from greenroom.actors.commands.scene import Stage
+from greenroom.actors.commands.status import Status
+from greenroom.runtime.ballot import Ballot
+from greenroom.runtime.scenario import read_scenario
+from greenroom.runtime.transcript import Cast, Ended, Line, PhaseBegun, Silence
+from tests.server import ROOT, make_home
+
+FILE = ROOT / "examples" / "dilemma.toml"
+
+
+def test_a_faulty_file_is_named_with_its_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "scene.toml"
+    file.write_text(FILE.read_text().replace('audience = ["Warden", "Danny"]', 'audience = ["D"]'))
+    assert main(["scene", "run", str(file)]) == Status.MISTAKEN
+    told = capsys.readouterr().err
+    assert "scene.toml: phases[2].audience: 'D' is not a member" in told
+    assert main(["scene", "run", str(tmp_path / "none.toml")]) == Status.MISTAKEN
+    file.write_text('name = "chat"\n[[members]]\nname = "ann"\n')
+    assert main(["scene", "run", str(file)]) == Status.MISTAKEN
+    assert "--turns" in capsys.readouterr().err
+
+
+def test_a_scene_is_printed_for_people() -> None:
+    out = Console(width=60, record=True, file=io.StringIO())
+    stage = Stage(read_scenario(FILE.read_text()), out)
+    for entry in (
+        PhaseBegun(number=0, phase=0),
+        Line(number=1, phase=0, text="It [is] night."),
+        Line(number=2, phase=0, text="Psst.", to=("Danny",)),
+        Line(number=3, phase=0, text="I know.", speaker="Marco", cue=2),
+        Silence(number=4, phase=0, speaker="Danny", cue=3, reason="failed"),
+        Cast(number=5, phase=0, cue=4, poll=3, ballot=Ballot("Danny", "no", ())),
+        Ended(number=6, phase=4, reason="finished"),
+    ):
+        stage.show(entry)
+    lines = [line.strip() for line in out.export_text().splitlines()]
+    assert "The offer" in lines[0]
+    assert lines[1:] == [
+        "It [is] night.",
+        "(to Danny only) Psst.",
+        "Marco: I know.",
+        "Danny says nothing (failed)",
+        "Danny votes: no valid choice",
+        "The scene is over (finished).",
+    ]
+
+
+@pytest.mark.slow
+def test_a_scene_file_runs_goes_on_and_begins_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = str(make_home(tmp_path / "home"))
+    run = ["scene", "run", str(FILE), "--home", home, "--json", "--set", "log.level=error"]
+    assert main([*run, "--turns", "2"]) == 0
+    first = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert main(run) == 0
+    whole = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert whole[: len(first)] == first
+    assert whole[-1] == {"type": "end", "number": len(whole) - 1, "phase": 4, "reason": "finished"}
+    assert [e["number"] for e in whole] == list(range(len(whole)))
+    (tally,) = (e["tally"] for e in whole if e["type"] == "tally")
+    assert tally["num_valid"] + tally["num_invalid"] == 2
+    assert main([*run, "--turns", "1", "--again"]) == 0
+    again = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(again) < len(whole)
