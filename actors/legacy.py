@@ -1,4 +1,4 @@
-"""OpenAI's legacy completions: from a body to turns with bare prompts, and back to their objects."""
+"""OpenAI's legacy completions: from a body to bare prompts, and from turns to their objects."""
 
 import time
 from collections.abc import Sequence
@@ -185,7 +185,7 @@ class LegacyAnswer:
         self, turns: Sequence[tuple[TurnDone, list[list[TokenLogprob]] | None]]
     ) -> LegacyCompletion:
         """All answers to all prompts, in order."""
-        choices = []
+        choices: list[LegacyChoice] = []
         for (done, logprobs), echo in zip(turns, self._call.echoes, strict=True):
             for n, said in enumerate(answers(done)):
                 index = len(choices)

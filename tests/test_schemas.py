@@ -1,4 +1,4 @@
-"""Random JSON schemas of the kinds that callers send, and their documents from the default model."""
+"""Random JSON schemas of the kinds that callers send, and the default model's documents."""
 
 import json
 from random import Random
