@@ -1,12 +1,13 @@
 """OpenAI's chat completions: from the request's body to a turn."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from greenroom.actors.conversation import Message, read_messages
 from greenroom.actors.fields import decode, refuse_unknown
-from greenroom.actors.identity import speaker
+from greenroom.actors.identity import AGENT_HEADER, session_hint, speaker
 from greenroom.actors.options import Options, sampling, stops, token_limit
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.records import TurnRequest
@@ -16,7 +17,6 @@ HARMLESS = frozenset(
     {
         "metadata",
         "parallel_tool_calls",
-        "prompt_cache_key",
         "prompt_cache_retention",
         "safety_identifier",
         "service_tier",
@@ -75,6 +75,7 @@ class ChatBody(Options):
     stream_options: StreamOptions | None = None
     max_completion_tokens: int | None = None
     agent: str | None = None
+    prompt_cache_key: str | None = None
 
 
 KNOWN = HARMLESS.union(ChatBody.__struct_fields__, Unsupported.__struct_fields__)
@@ -108,12 +109,15 @@ class ChatCall(msgspec.Struct, frozen=True):
     include_usage: bool
 
 
-def read_chat(body: bytes, *, agent_header: str | None, namespace: str) -> ChatCall:
-    """The chat request in ``body``. Raises ``InvalidRequest`` that names the field at fault."""
+def read_chat(body: bytes, *, headers: Mapping[str, str], namespace: str) -> ChatCall:
+    """The chat request in ``body``; ``headers`` may say who speaks, by names in lower case.
+
+    Raises ``InvalidRequest`` that names the field at fault.
+    """
     refuse_unknown(decode(body, dict[str, msgspec.Raw]), KNOWN)
     _refuse_unsupported(decode(body, Unsupported))
     chat = decode(body, ChatBody)
-    agent, model = speaker(agent_header, chat.agent, chat.model)
+    agent, model = speaker(headers.get(AGENT_HEADER.lower()), chat.agent, chat.model)
     stream = bool(chat.stream)
     if chat.stream_options is not None and not stream:
         raise InvalidRequest(
@@ -123,6 +127,7 @@ def read_chat(body: bytes, *, agent_header: str | None, namespace: str) -> ChatC
         messages=read_messages(chat.messages),
         agent=agent,
         namespace=namespace,
+        session=session_hint(headers, chat.prompt_cache_key),
         max_tokens=_max_tokens(chat),
         stop=stops(chat),
         sampling=sampling(chat),

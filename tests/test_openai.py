@@ -16,7 +16,8 @@ from tests.house import question
 
 def read(body: object, header: str | None = None) -> ChatCall:
     data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    return read_chat(data, agent_header=header, namespace="space")
+    headers = {} if header is None else {"x-agent-name": header}
+    return read_chat(data, headers=headers, namespace="space")
 
 
 def refused(body: object, header: str | None = None) -> InvalidRequest:
@@ -192,7 +193,7 @@ def test_what_is_not_implemented_is_refused_by_name(
 
 
 def test_harmless_parameters_and_nulls_change_nothing() -> None:
-    harmless = {"user": "u", "metadata": {"a": "b"}, "store": True, "prompt_cache_key": "k"}
+    harmless = {"user": "u", "metadata": {"a": "b"}, "store": True}
     nothing = dict.fromkeys(KNOWN - {"messages"})
     assert read(question(**harmless)) == read(question(**nothing)) == read(question())
 
