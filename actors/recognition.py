@@ -60,6 +60,8 @@ class Recognition:
         return key
 
     async def _remembering(self, request: TurnRequest) -> AgentKey | None:
+        if request.prompt is not None:
+            return None
         text = self._company.facts.text
         frame = Frame(request.tools, request.template_kwargs)
         rendered = await asyncio.to_thread(text.render, request.messages, frame)
