@@ -24,11 +24,13 @@ from greenroom.actors.gpu import Emit, Flush, GpuActor, Patience
 from greenroom.actors.http import serve_http
 from greenroom.actors.keeper import Keeper
 from greenroom.actors.messages import Back, CustodianMessage, Describe, ModelFacts, Shed, Wrote
+from greenroom.actors.meter import Meter
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.scribe import Scribe
 from greenroom.actors.store import Store
 from greenroom.actors.theatre import Scenes, Theatre
 from greenroom.runtime.admission import Backing
+from greenroom.runtime.audit import recall
 from greenroom.runtime.catalog import ModelEntry, load_catalog
 from greenroom.runtime.claims import check_claims
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
@@ -119,7 +121,9 @@ async def _people(
     gpu = system.spawn("gpu", partial(GpuActor, make, [], patience, relieve), supervision=_vital())
     facts = await _unless_failed(system, gpu.ask(Describe()))
     store = system.spawn(
-        "store", partial(Store, ground.index, facts.fingerprint), supervision=_vital()
+        "store",
+        partial(Store, ground.index, facts.fingerprint, partial(recall, ground.vault)),
+        supervision=_vital(),
     )
     budget_bytes = settings.memory.cache_budget_mb << 20
 
@@ -149,6 +153,7 @@ async def _people(
         custodian=custodian,
         facts=facts,
         codec=_codec(settings, ground.entry).label,
+        meter=Meter(),
         durable_turns=settings.memory.durability == "turn",
     )
     mailbox = MailboxSpec(settings.actors.mailbox_capacity)
