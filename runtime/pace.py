@@ -1,6 +1,7 @@
 """How fast this model prefills and decodes on this device, learned while it runs."""
 
 from greenroom.runtime.cost import ChunkCost
+from greenroom.runtime.plan import GRAIN
 
 WEIGHT = 0.3
 """Of the newest decode step; the rest stays with the past, so one hiccup does not halve a chunk."""
@@ -30,8 +31,15 @@ class Pace:
         self._moments = [[0.0] * 3 for _ in range(3)]
         self._sums = [0.0] * 3
 
-    def prefilled(self, tokens: int, context: int, seconds: float) -> None:
-        """Learn from one chunk of ``tokens`` after ``context`` others."""
+    def prefilled(self, tokens: int, context: int, seconds: float, *, beside: bool = False) -> None:
+        """Learn from one chunk of ``tokens`` after ``context`` others.
+
+        ``beside`` others that decode it has waited for the step that runs ahead, too.
+        """
+        if tokens < GRAIN:  # cut short at a boundary: its time is all overhead
+            return
+        if beside:
+            seconds = max(seconds - self.decode_step_s, seconds / 4)
         seconds = max(seconds, 1e-6)
         sizes = (1.0, float(tokens), tokens * (context + tokens / 2))
         if self._terms is None:

@@ -25,7 +25,6 @@ from greenroom.runtime.job import (
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.pace import Pace
 from greenroom.runtime.plan import (
-    GRAIN,
     Lane,
     Phase,
     SequenceView,
@@ -238,10 +237,7 @@ class Stage:
         seconds = self._now() - started
         s.prefill_s += seconds
         self.counters.prefilled(num_tokens, seconds)
-        if beside:  # it has waited for the decode step that runs ahead
-            seconds = max(seconds - self._pace.decode_step_s, seconds / 4)
-        if num_tokens >= GRAIN:  # a chunk cut short at a boundary says nothing about speed
-            self._pace.prefilled(num_tokens, s.computed - num_tokens, seconds)
+        self._pace.prefilled(num_tokens, s.computed - num_tokens, seconds, beside=beside)
 
     def _first_token(self, uid: int, s: StageSequence, token: int) -> None:
         s.first_at = s.last_at = self._now()
