@@ -26,6 +26,7 @@ from greenroom.actors.keeper import Keeper
 from greenroom.actors.messages import Back, CustodianMessage, Describe, ModelFacts, Shed, Wrote
 from greenroom.actors.meter import Meter
 from greenroom.actors.playhouse import Playhouse
+from greenroom.actors.reaper import Reaper
 from greenroom.actors.scribe import Scribe
 from greenroom.actors.store import Store
 from greenroom.actors.theatre import Scenes, Theatre
@@ -162,6 +163,7 @@ async def _people(
         partial(Director, company, mailbox, settings.actors.passivate_after_s),
         supervision=_vital(),
     )
+    system.spawn("reaper", partial(Reaper, store, director), supervision=_vital())
 
     def make_theatre() -> Theatre:
         return Theatre(scribe, house, mailbox, settings.actors.passivate_after_s)
