@@ -25,10 +25,9 @@ import msgspec
 
 from benchmarks.figures import write_json
 from benchmarks.memory import rss_bytes
-from greenroom.runtime.forest import Forest
 from greenroom.runtime.index import Index
-from greenroom.runtime.mending import load
 from greenroom.runtime.segments import Segment, chain_tokens, make_segment
+from greenroom.runtime.start import remember
 
 PER_AGENT = 10
 SYSTEMS = 8
@@ -43,7 +42,6 @@ class Row(msgspec.Struct, frozen=True):
     agents: int
     open_s: float
     load_s: float
-    forest_s: float
     memory_mib: float
     index_mib: float
     match_us: float
@@ -53,7 +51,7 @@ class Row(msgspec.Struct, frozen=True):
     @property
     def start_s(self) -> float:
         """From nothing until everybody is known."""
-        return self.open_s + self.load_s + self.forest_s
+        return self.open_s + self.load_s
 
 
 def chains(num_segments: int, dice: random.Random) -> Iterator[list[Segment]]:
@@ -124,11 +122,7 @@ def measure(root: Path, sample: list[list[Segment]]) -> Row:
     begun = time.perf_counter()
     index = Index(root)
     opened = time.perf_counter()
-    contents = load(index, lambda segment_id: None)
-    loaded = time.perf_counter()
-    forest = Forest("f")
-    for each in contents.segments:
-        forest.add(each)
+    contents, forest = remember(index, "f", lambda segment_id: None)
     ready = time.perf_counter()
     memory = rss_bytes_here() - before
     index.close()
@@ -138,8 +132,7 @@ def measure(root: Path, sample: list[list[Segment]]) -> Row:
         segments=len(contents.segments),
         agents=len(contents.agents),
         open_s=opened - begun,
-        load_s=loaded - opened,
-        forest_s=ready - loaded,
+        load_s=ready - opened,
         memory_mib=memory / 2**20,
         index_mib=(root / "index.sqlite").stat().st_size / 2**20,
         match_us=median_us(lambda c: forest.match("n", (*prompts[c[-1].id], 1, 2, 3)), sample),
@@ -156,13 +149,13 @@ def rss_bytes_here() -> int:
 
 
 def show(rows: Sequence[Row]) -> None:
-    print("| segments | agents | start s | open / load / prefixes | RAM MiB | index MiB "
+    print("| segments | agents | start s | open / load | RAM MiB | index MiB "
           "| prefix µs | whose µs | chain µs |")  # fmt: skip
     print("| --- " * 9 + "|")
     for r in rows:
         print(
             f"| {r.segments} | {r.agents} | {r.start_s:.2f} "
-            f"| {r.open_s:.2f} / {r.load_s:.2f} / {r.forest_s:.2f} | {r.memory_mib:.0f} "
+            f"| {r.open_s:.2f} / {r.load_s:.2f} | {r.memory_mib:.0f} "
             f"| {r.index_mib:.0f} | {r.match_us:.0f} | {r.whose_us:.0f} | {r.chain_us:.0f} |"
         )
 

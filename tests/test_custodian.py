@@ -152,16 +152,19 @@ def test_files_that_nobody_owns_count_and_go(tmp_path: Path) -> None:
     strange = [tmp_path / "segments" / "notes.txt", tmp_path / "segments" / "ab" / "deep" / "er"]
     old = [*strange, vault.path(unowned.id), tmp_path / "tmp" / "half", tmp_path / "quarantine/q"]
     young = tmp_path / "tmp" / "being-written"
-    for path in (*old, young):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x" * 100)
-    for path in old:
-        os.utime(path, (1e9, 1e9))
+
+    def litter() -> None:
+        for path in (*old, young):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x" * 100)
+        for path in old:
+            os.utime(path, (1e9, 1e9))
 
     async def scenario(house: Backstage) -> None:
         await house.turn(ALICE, kept)
         await house.turn(BOB, broken)
         vault.path(broken.id).unlink()
+        await asyncio.to_thread(litter)
         await house.custodian.ask(Tidy())
         left = await asyncio.to_thread(lambda: [p.exists() for p in (*old, young)])
         if quota is ROOMY:
