@@ -54,7 +54,11 @@ class Playhouse(Verbs):
     ) -> None:
         self.settings = settings
         self.model = ModelCard(
-            entry.name, entry.hub_id, company.facts.context_window, int(time.time())
+            entry.name,
+            entry.hub_id,
+            company.facts.context_window,
+            int(time.time()),
+            f"fp_{company.facts.fingerprint[:12]}",
         )
         self._entry = entry
         super().__init__(company, director)
