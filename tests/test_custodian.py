@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 from greenroom.actors.custodian import Quota
+from greenroom.actors.fetching import fetch
 from greenroom.actors.messages import (
     AgentKey,
     Commit,
     Erase,
-    Fetch,
     Keep,
     LetGo,
     Match,
@@ -85,7 +85,7 @@ def test_what_a_turn_has_kept_and_not_committed_keeps_its_file(tmp_path: Path) -
         assert (await house.custodian.ask(Erase((again.id,)))).num_segments == 1
         await house.store.ask(Commit(BOB, (again,), again.id))
         house.keeper.tell(Settle((again.id,)))
-        assert (await house.keeper.ask(Fetch((again.id,)))).bad is None
+        assert (await fetch(house.keeper, (again.id,))).bad is None
         assert await house.store.ask(Recall(again.id))
 
     backstage(tmp_path, scenario)
@@ -113,7 +113,7 @@ def test_a_store_that_outgrows_its_quota_lets_go_of_the_oldest_bytes(tmp_path: P
             tokens = (*trunk.tokens.tolist(), *tip.tokens.tolist())
             matched = await house.store.ask(Match("n", tokens))
             assert len(matched) == (2 if tip.id in kept else 1)
-            fetched = await house.keeper.ask(Fetch(tuple(p.segment.id for p in matched)))
+            fetched = await fetch(house.keeper, tuple(p.segment.id for p in matched))
             assert fetched.bad is None
         again = tips[0]
         await house.turn(keys[0], again)
