@@ -232,9 +232,7 @@ class Answer:
         return chunks
 
     def _chunk(self, choice: ChunkChoice) -> Chunk:
-        return Chunk(
-            self._id, self._created, self._model, [choice], self._fingerprint, self._usage
-        )
+        return Chunk(self._id, self._created, self._model, [choice], self._fingerprint, self._usage)
 
 
 def answers(done: TurnDone) -> list[Alternative]:

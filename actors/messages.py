@@ -97,10 +97,14 @@ class Fetched(msgspec.Struct, frozen=True):
     bad: str | None
 
 
-class Fetch(Request[Fetched], frozen=True):
-    """The encoded bytes of these segments, from memory or from disk."""
+class Fetch(Message, frozen=True):
+    """The encoded bytes of these segments, from memory or from disk; see ``fetching.fetch``.
+
+    Nobody else waits while they are read: not whoever keeps, and not whoever fetches what is hot.
+    """
 
     ids: tuple[str, ...]
+    reply: Channel[Fetched]
 
 
 class Keep(Request[bool], frozen=True):
