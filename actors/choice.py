@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -14,7 +15,15 @@ from greenroom.actors.outbox import Outbox
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.constraint import ForcedCalls
 from greenroom.runtime.errors import GreenroomError
-from greenroom.runtime.job import Job, JobDone, JobEnded, JobEvent, JobStarted, JobTokens
+from greenroom.runtime.job import (
+    Job,
+    JobDone,
+    JobEnded,
+    JobEvent,
+    JobProgress,
+    JobStarted,
+    JobTokens,
+)
 from greenroom.runtime.parts import Parts
 from greenroom.runtime.records import (
     Alternative,
@@ -23,12 +32,15 @@ from greenroom.runtime.records import (
     TextDelta,
     TokenLogprob,
     TurnEvent,
+    TurnProgress,
     TurnRequest,
     TurnStarted,
 )
 from greenroom.runtime.text import Text
 from greenroom.runtime.toolformat import Thinking, ToolFormat, forced_format
 
+PROGRESS_S = 0.25
+"""Between two words about how far a prompt has been read."""
 _NEXT_SEED = 0xD1B54A32D192ED03  # odd, and not the step between a seed's own positions
 
 
@@ -131,8 +143,11 @@ class Choice:
 
         The first choice tells that the turn has ``started``; the others wait for that.
         """
-        # The stage never waits for a reader: its channel holds a whole answer, which is small.
-        async with Channel[JobEvent](capacity=job.max_tokens + 8) as events:
+        # The stage never waits for a reader: its channel holds a whole answer, which is small, and
+        # what may be said of the prompt while it is read.
+        capacity = job.max_tokens + len(job.tokens) + 8
+        told_at = time.perf_counter()
+        async with Channel[JobEvent](capacity) as events:
             self._company.gpu.tell(Generate(self.uid, job, events))
             if self.number:
                 await started.wait()
@@ -142,6 +157,10 @@ class Choice:
                         self.num_cached = cached_tokens
                         outbox.put(TurnStarted(agent, len(job.tokens), cached_tokens))
                         started.set()
+                    case JobProgress(done) if not self.number:
+                        if (now := time.perf_counter()) - told_at >= PROGRESS_S:
+                            told_at = now
+                            outbox.put(TurnProgress(len(job.tokens), done))
                     case JobTokens(tokens, logprobs) if not self._reader.stopped:
                         outbox.put(self._read(tokens, logprobs))
                         if self._reader.stopped:

@@ -15,6 +15,7 @@ from greenroom.runtime.records import (
     TokenLogprob,
     ToolCall,
     TurnDone,
+    TurnProgress,
     Usage,
 )
 
@@ -168,6 +169,15 @@ class Chunk(msgspec.Struct, frozen=True):
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
 
 
+class ReadSoFar(msgspec.Struct, frozen=True):
+    """How much of the prompt has been read; OpenAI has no such event."""
+
+    id: str
+    prompt_tokens: int
+    done_tokens: int
+    object: Literal["greenroom.progress"] = "greenroom.progress"
+
+
 class Answer:
     """The identity that all parts of one response share."""
 
@@ -218,6 +228,10 @@ class Answer:
         delta = Delta(None, event.text or None, event.reasoning or None, calls or None)
         logprobs = spelled(event.logprobs) if event.logprobs else None
         return self._chunk(ChunkChoice(delta, index=event.choice, logprobs=logprobs))
+
+    def progress(self, read: TurnProgress) -> ReadSoFar:
+        """How much of the prompt has been read; only for clients that have asked for it."""
+        return ReadSoFar(self._id, read.prompt_tokens, read.done_tokens)
 
     def closing(self, done: TurnDone) -> list[Chunk]:
         """Why each choice ended and, when asked for, a chunk without choices for the usage."""

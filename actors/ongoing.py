@@ -6,7 +6,14 @@ from typing import Protocol
 
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import GreenroomError
-from greenroom.runtime.records import TextDelta, TurnDone, TurnEvent, TurnRequest, TurnStarted
+from greenroom.runtime.records import (
+    TextDelta,
+    TurnDone,
+    TurnEvent,
+    TurnProgress,
+    TurnRequest,
+    TurnStarted,
+)
 
 
 class BrokenTurn(GreenroomError):
@@ -20,7 +27,7 @@ class Turns(Protocol):
 
 
 class Ongoing:
-    """A turn that has begun. ``started`` is its first event; iterating gives the others.
+    """A turn that has begun. ``started`` is its first event; iterating gives text and the end.
 
     Iteration ends after ``TurnDone`` and raises what went wrong in between.
     """
@@ -30,6 +37,12 @@ class Ongoing:
         self._channel = channel
 
     async def __aiter__(self) -> AsyncIterator[TextDelta | TurnDone]:
+        async for event in self.events():
+            if not isinstance(event, TurnProgress):
+                yield event
+
+    async def events(self) -> AsyncIterator[TurnProgress | TextDelta | TurnDone]:
+        """As iterating, and how far the prompt has been read."""
         async for event in self._channel:
             if isinstance(event, TurnStarted):
                 raise BrokenTurn("a turn started twice")

@@ -141,6 +141,16 @@ class TurnStarted(msgspec.Struct, frozen=True, tag=True):
     cached_tokens: int
 
 
+class TurnProgress(msgspec.Struct, frozen=True, tag=True):
+    """How far the prompt has been read: ``done_tokens`` of it are in the cache, restored ones too.
+
+    Now and then while a long prompt is read; never after the first token.
+    """
+
+    prompt_tokens: int
+    done_tokens: int
+
+
 class TokenLogprob(msgspec.Struct, frozen=True):
     """A token and how likely the model found it, before anything shaped or filtered that.
 
@@ -209,7 +219,7 @@ class TurnDone(msgspec.Struct, frozen=True, tag=True):
     others: tuple[Alternative, ...] = ()
 
 
-TurnEvent = TurnStarted | TextDelta | TurnDone
+TurnEvent = TurnStarted | TurnProgress | TextDelta | TurnDone
 
 
 class HearRequest(msgspec.Struct, frozen=True, kw_only=True):
