@@ -1,9 +1,9 @@
 """What a large model's memory takes at rest, by arithmetic that is shown.
 
-Gemma 3 12B: 8 layers of full attention and 40 with a window of 1,024 tokens, 8 heads of 256. One
-layer of each kind is filled with random keys and values, 32,768 tokens in turns of 2,048, and encoded
-as it would be on disk; the rest is multiplication. Beside it stands the format of a system that keeps
-every layer's every token in 4.5 bits.
+Gemma 3 12B: 8 layers of full attention and 40 with a window of 1,024 tokens, 8 heads of 256.
+One layer of each kind is filled with random keys and values, 32,768 tokens in turns of 2,048, and
+encoded as it would be on disk; the rest is multiplication. Beside it stands the format of a system
+that keeps every layer's every token in 4.5 bits.
 
     python -m benchmarks.sizes [--tokens 32768] [--codec k5cv5] [--json sizes.json]
 """
