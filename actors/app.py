@@ -171,7 +171,15 @@ async def _people(
     )
     custodian: Ref[CustodianMessage] = system.spawn(
         "custodian",
-        partial(Custodian, store, keeper, ground.vault, threads.read, quota_of(settings.memory)),
+        partial(
+            Custodian,
+            store,
+            keeper,
+            ground.vault,
+            threads.read,
+            quota_of(settings.memory),
+            max(facts.spec.windows, default=0),
+        ),
         supervision=_vital(),
     )
     company = Company(

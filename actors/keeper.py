@@ -9,6 +9,7 @@ from typing import assert_never
 from greenroom.actors.messages import (
     Doom,
     Drop,
+    DropStates,
     Fetch,
     Fetched,
     Held,
@@ -25,9 +26,10 @@ from greenroom.runtime.codec import BadPayload, Payload, check, link
 from greenroom.runtime.errors import ActorStopped, StorageFailed
 from greenroom.runtime.hot import HotPayloads
 from greenroom.runtime.resume import Link
+from greenroom.runtime.segment_file import Damaged, VaultError
 from greenroom.runtime.segments import Segment
 from greenroom.runtime.spec import CacheSpec
-from greenroom.runtime.vault import Damaged, Vault, VaultError
+from greenroom.runtime.vault import Vault
 
 
 class Keeper(Actor[KeeperMessage]):
@@ -82,6 +84,12 @@ class Keeper(Actor[KeeperMessage]):
                 self._unsettled.difference_update(ids)
             case Doom(ids):
                 self._doomed.update(each for each in ids if each not in self._unsettled)
+            case DropStates(ids):
+                for each in ids:
+                    self._hot.drop(each)
+                self._changed(self._hot.num_bytes, 0)
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._pool, self._vault.drop_states, ids)
             case Drop(ids):
                 freed = await self._drop(ids)
                 self._changed(self._hot.num_bytes, 0)

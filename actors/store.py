@@ -130,7 +130,7 @@ class Store(Actor[StoreMessage]):
                 self._evicted.add(segment_id)
             case Survey():
                 held = frozenset(self._held.values())
-                return Reach(await self._indexed(self._index.rows), held)
+                return Reach(await self._indexed(self._index.rows), held, self._forest.everything())
             case Evict(ids):
                 return await whole(self._evict(ids))
             case Unstored(ids):

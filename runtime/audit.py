@@ -11,8 +11,9 @@ import msgspec
 
 from greenroom.runtime.index import Contents, Index
 from greenroom.runtime.mending import load
+from greenroom.runtime.segment_file import Damaged, Foreign, Unreadable, VaultError
 from greenroom.runtime.segments import Segment
-from greenroom.runtime.vault import Damaged, Foreign, Found, Unreadable, Vault, VaultError
+from greenroom.runtime.vault import Found, Vault
 
 Fault = Literal[
     "damaged file",  # truncated or changed
@@ -113,7 +114,7 @@ def _in_files(
     models |= {each.fingerprint for each in contents.segments}
     rows = known | set(contents.broken)
     stored = rows - contents.evicted
-    there = {each.segment_id for each in files if each.segment_id is not None}
+    there = {f.segment_id for f in files if f.segment_id is not None and not f.state}
     unowned: list[tuple[str, Segment]] = []
     progress(0, len(files))
     with ThreadPoolExecutor(4, "greenroom-verify") as pool:
@@ -142,6 +143,9 @@ def _look(file: Found, vault: Vault) -> Finding | Segment | None:
     if file.segment_id is None:
         return Finding("foreign file", file.path, "no segment has this name")
     try:
+        if file.state:
+            vault.read_state(file.segment_id)
+            return None
         return vault.read(file.segment_id)[0]
     except Damaged as error:
         return Finding("damaged file", file.path, str(error))

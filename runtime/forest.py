@@ -37,6 +37,10 @@ class Forest:
         segment = self._segments.get(segment_id)
         return segment.namespace if segment is not None else None
 
+    def everything(self) -> dict[str, Segment]:
+        """All segments that are known, by id."""
+        return dict(self._segments)
+
     def add(self, segment: Segment, *, stored: bool = True) -> None:
         """Know a segment. One whose parent is not known has lost its chain, and is left out; one
         that is not ``stored`` has its place in chains, and matches nothing."""

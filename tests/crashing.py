@@ -52,34 +52,27 @@ class Deadly(Medium):
         return done
 
     def create(self, path: Path) -> io.FileIO:
-        parent = super()
-        return self._deadly("create", lambda: parent.create(path))
+        return self._deadly("create", lambda: Medium.create(self, path))
 
     def write(self, file: io.FileIO, data: memoryview) -> None:
-        parent = super()
         half = len(data) // 2
-        parent.write(file, data[:half])  # torn in the middle, when it is to be
-        self._deadly("write", lambda: parent.write(file, data[half:]))
+        Medium.write(self, file, data[:half])  # torn in the middle, when it is to be
+        self._deadly("write", lambda: Medium.write(self, file, data[half:]))
 
     def sync(self, file: io.FileIO) -> None:
-        parent = super()
-        self._deadly("sync", lambda: parent.sync(file))
+        self._deadly("sync", lambda: Medium.sync(self, file))
 
     def sync_folder(self, path: Path) -> None:
-        parent = super()
-        self._deadly("sync_folder", lambda: parent.sync_folder(path))
+        self._deadly("sync_folder", lambda: Medium.sync_folder(self, path))
 
     def link(self, source: Path, target: Path) -> None:
-        parent = super()
-        self._deadly("link", lambda: parent.link(source, target))
+        self._deadly("link", lambda: Medium.link(self, source, target))
 
     def unlink(self, path: Path) -> None:
-        parent = super()
-        self._deadly("unlink", lambda: parent.unlink(path))
+        self._deadly("unlink", lambda: Medium.unlink(self, path))
 
     def commit(self, database: sqlite3.Connection) -> None:
-        parent = super()
-        self._deadly("commit", lambda: parent.commit(database))
+        self._deadly("commit", lambda: Medium.commit(self, database))
 
 
 def act(root: Path, seed: int, medium: Medium, say: Callable[[str], object]) -> None:

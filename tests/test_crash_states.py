@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenroom.runtime.audit import recall, verify
+from greenroom.runtime.codec import Payload
 from greenroom.runtime.index import AgentRow, Index
 from greenroom.runtime.medium import Medium
 from greenroom.runtime.mending import load
@@ -196,7 +198,7 @@ class Play:
         prompt = segment(parent, [number] * 9)
         answer = segment(prompt, [number + 1] * 9)
         for each in (prompt, answer):
-            self.vault.write(each, payload_of(each))
+            self.vault.write(each, with_state(each))
         self.committing = name, answer
         self.index.commit((prompt, answer), agent(name, answer))
         self.acknowledged[name] = answer
@@ -244,7 +246,20 @@ class Play:
             if self.committing is not None and self.committing[0] == name:
                 allowed.add(self.committing[1].id)
             assert heads.get(name) in allowed
-            assert chain(heads[name], segments)
+            for piece in chain(heads[name], segments):
+                if piece.segment.id not in contents.evicted:
+                    _, payload = vault.read(piece.segment.id)
+                    assert payload.arrays.keys() == with_state(piece.segment).arrays.keys()
+
+
+def with_state(each: Segment) -> Payload:
+    """Keys and values, and a state, which has a file of its own."""
+    payload = payload_of(each)
+    return Payload(
+        payload.codec,
+        payload.num_tokens,
+        {**payload.arrays, "1.early0.0": np.full(8, each.start, np.float32)},
+    )
 
 
 def agent(name: str, head: Segment) -> AgentRow:

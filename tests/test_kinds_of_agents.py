@@ -7,6 +7,7 @@ import pytest
 import uvloop
 
 from greenroom.actors.app import open_house
+from greenroom.actors.messages import Tidy
 from greenroom.actors.ongoing import opened
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.records import ChatMessage, Sampling, TurnDone, TurnRequest
@@ -33,7 +34,9 @@ def settings(home: Path, model: Path) -> Any:
     return load_settings(overrides=overrides).settings
 
 
-async def ask(settings: Any, questions: tuple[str, ...], stop: tuple[str, ...]) -> list[TurnDone]:
+async def ask(
+    settings: Any, questions: tuple[str, ...], stop: tuple[str, ...], *, tidy: bool = False
+) -> list[TurnDone]:
     """The ends of as many turns, in one house."""
     ends: list[TurnDone] = []
     async with open_house(settings) as house:
@@ -50,6 +53,9 @@ async def ask(settings: Any, questions: tuple[str, ...], stop: tuple[str, ...]) 
             )
             async with opened(house, request) as turn:
                 ends += [event async for event in turn if isinstance(event, TurnDone)]
+            if tidy:
+                custodian: Any = house.system.get("custodian")
+                await custodian.ask(Tidy())
     return ends
 
 
@@ -69,3 +75,19 @@ def test_a_restart_changes_nothing(model: Path, tmp_path: Path, stop: tuple[str,
     else:
         before = [e.usage.prompt_tokens + e.usage.completion_tokens for e in unharmed]
         assert [e.usage.cached_tokens for e in unharmed[1:]] == before[:-1]
+
+
+def test_superseded_states_go_and_nothing_changes(model: Path, tmp_path: Path) -> None:
+    """Seven turns with a round of the custodian after each, the last two after a restart."""
+    more = (*QUESTIONS, *(f"And {n}?" for n in range(4)))
+    unharmed = uvloop.run(ask(settings(tmp_path / "unharmed", model), more, ()))
+    tidied = uvloop.run(ask(settings(tmp_path / "tidied", model), more[:5], (), tidy=True))
+    tidied += uvloop.run(ask(settings(tmp_path / "tidied", model), more[5:], (), tidy=True))
+    assert [e.text for e in tidied] == [e.text for e in unharmed]
+    assert [e.usage for e in tidied] == [e.usage for e in unharmed]
+
+    def states(home: Path) -> int:
+        return len(list((home / "store").rglob("*.state.safetensors")))
+
+    assert states(tmp_path / "unharmed") == 2 * len(more) + 1
+    assert states(tmp_path / "tidied") < 2 * len(more)

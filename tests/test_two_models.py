@@ -17,7 +17,8 @@ SYSTEM = "Be kind to every guest, and to the others too. " * 10
 def test_a_fine_tune_remembers_nothing_of_what_the_other_said(model: Path, tmp_path: Path) -> None:
     tuned = tmp_path / "tuned"
     shutil.copytree(model, tuned)
-    weights = dict(mx.load(str(tuned / "model.safetensors")))
+    weights = mx.load(str(tuned / "model.safetensors"))
+    assert isinstance(weights, dict)
     name = next(each for each in weights if each.endswith("mlp.down_proj.weight"))
     weights[name] = weights[name] * 1.01
     mx.save_safetensors(str(tuned / "model.safetensors"), weights)

@@ -60,6 +60,7 @@ def _status(options: argparse.Namespace) -> int:
         "segments": len(rows.segments),
         "stored_segments": sum(1 for each in census.segments if each.num_bytes),
         "segment_bytes": sum(each.num_bytes for each in census.segments),
+        "state_bytes": sum(planned.count.states.values()),
         "stray_files": len(census.strays),
         "stray_bytes": sum(each.num_bytes for each in census.strays),
         "index_bytes": vault.index_bytes(),
