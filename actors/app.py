@@ -24,6 +24,7 @@ from greenroom.actors.gpu import Emit, GpuActor, Patience
 from greenroom.actors.http import serve_http
 from greenroom.actors.keeper import Keeper
 from greenroom.actors.messages import Back, CustodianMessage, Describe, ModelFacts, Shed, Wrote
+from greenroom.actors.meter import Meter
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.scribe import Scribe
 from greenroom.actors.store import Store
@@ -188,6 +189,7 @@ async def _people(
         custodian=custodian,
         facts=facts,
         codec=_codec(settings, ground.entry).label,
+        meter=Meter(),
         durable_turns=settings.memory.durability == "turn",
     )
     mailbox = MailboxSpec(settings.actors.mailbox_capacity)

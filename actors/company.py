@@ -9,6 +9,7 @@ from greenroom.actors.messages import (
     ModelFacts,
     StoreMessage,
 )
+from greenroom.actors.meter import Meter
 from greenroom.runtime.ref import Ref
 
 
@@ -21,4 +22,5 @@ class Company(msgspec.Struct, frozen=True):
     custodian: Ref[CustodianMessage]
     facts: ModelFacts
     codec: str
+    meter: Meter
     durable_turns: bool

@@ -287,6 +287,18 @@ class Remove(Request[tuple[str, ...]], frozen=True):
     ids: tuple[str, ...]
 
 
+class Stored(msgspec.Struct, frozen=True):
+    """What is on disk, of all namespaces and models."""
+
+    num_agents: int
+    num_segments: int
+    num_bytes: int
+
+
+class Measure(Request[Stored], frozen=True):
+    """How much is on disk."""
+
+
 class Reach(msgspec.Struct, frozen=True):
     """What the index holds, and where running turns go on from."""
 
@@ -330,6 +342,7 @@ StoreMessage = (
     | Remove
     | Remove
     | Survey
+    | Measure
     | Evict
     | Unstored
 )

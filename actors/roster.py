@@ -37,6 +37,9 @@ class Roster:
         self._heads: dict[str, AgentKey] = {}
         self._pins: dict[tuple[AgentKey, str], PinRow] = {}
 
+    def __len__(self) -> int:
+        return len(self._rows)
+
     def get(self, key: AgentKey) -> AgentRow | None:
         """The row of an agent; None if there is none."""
         return self._rows.get(key)

@@ -19,6 +19,7 @@ from greenroom.actors.messages import (
     LetGo,
     ListAgents,
     Match,
+    Measure,
     Overdue,
     Pin,
     Pinned,
@@ -26,6 +27,7 @@ from greenroom.actors.messages import (
     Recall,
     Remove,
     Retire,
+    Stored,
     StoreMessage,
     Survey,
     Unstored,
@@ -120,6 +122,9 @@ class Store(Actor[StoreMessage]):
                 return self._roster.overdue()
             case Commit():
                 await whole(self._commit(message))
+            case Measure():
+                num_bytes = self._forest.num_bytes(self._evicted)
+                return Stored(len(self._roster), len(self._forest), num_bytes)
             case Forget(segment_id):
                 self._forest.lose(segment_id)
                 self._evicted.add(segment_id)

@@ -85,7 +85,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     Calls of the ``tools`` are read out of the answer if it ``may_call`` them; a ``constraint`` says
     what the answer must be. Of ``n`` answers to the one prompt the agent remembers the first; the
-    others have seeds of their own, made from the turn's.
+    others have seeds of their own, made from the turn's. A bare ``prompt``, as text or as token
+    ids, is continued as it is: it has no ``messages``, and its agent no name.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -101,6 +102,7 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     may_call: bool = True
     constraint: Constraint | None = None
     n: int = 1
+    prompt: str | tuple[int, ...] | None = None
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -139,6 +141,16 @@ class TurnStarted(msgspec.Struct, frozen=True, tag=True):
     agent: str
     prompt_tokens: int
     cached_tokens: int
+
+
+class TurnProgress(msgspec.Struct, frozen=True, tag=True):
+    """How far the prompt has been read: ``done_tokens`` of it are in the cache, restored ones too.
+
+    Now and then while a long prompt is read; never after the first token.
+    """
+
+    prompt_tokens: int
+    done_tokens: int
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
@@ -209,7 +221,7 @@ class TurnDone(msgspec.Struct, frozen=True, tag=True):
     others: tuple[Alternative, ...] = ()
 
 
-TurnEvent = TurnStarted | TextDelta | TurnDone
+TurnEvent = TurnStarted | TurnProgress | TextDelta | TurnDone
 
 
 class HearRequest(msgspec.Struct, frozen=True, kw_only=True):

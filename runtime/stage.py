@@ -18,6 +18,7 @@ from greenroom.runtime.job import (
     Job,
     JobDone,
     JobEnded,
+    JobProgress,
     JobStarted,
     JobTokens,
 )
@@ -223,6 +224,8 @@ class Stage:
         self._count_chunk(s, num_tokens, started)
         if stop == len(s.job.tokens):
             self._encode(uid, s, 0)
+        elif s.job.max_tokens:
+            self._emit(uid, JobProgress(stop))
 
     def _count_chunk(self, s: StageSequence, num_tokens: int, started: float) -> None:
         seconds = self._now() - started
