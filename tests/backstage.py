@@ -20,6 +20,7 @@ from greenroom.actors.messages import (
     KeeperMessage,
     Settle,
     StoreMessage,
+    Wrote,
 )
 from greenroom.actors.store import Store
 from greenroom.runtime.codec import Payload
@@ -98,8 +99,14 @@ def backstage(
     async def main(pool: ThreadPoolExecutor) -> None:
         async with System() as system:
             store = system.spawn("store", partial(Store, index, "f"))
-            keeper = system.spawn("keeper", partial(Keeper, vault, SPEC, 1 << 20, pool))
-            custodian = system.spawn(
+
+            def wrote(num_bytes: int | None) -> None:
+                custodian.tell(Wrote(num_bytes))
+
+            keeper = system.spawn(
+                "keeper", partial(Keeper, vault, SPEC, 1 << 20, pool, wrote=wrote)
+            )
+            custodian: Ref[CustodianMessage] = system.spawn(
                 "custodian", partial(Custodian, store, keeper, vault, pool, quota)
             )
             await scenario(Backstage(root, store, keeper, custodian))

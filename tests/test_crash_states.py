@@ -291,13 +291,12 @@ def build(root: Path, state: dict[Path, bytes | None], database: bytes) -> None:
 
 
 def script(play: Play) -> None:
-    """A first turn, a branch of it, a second agent; eviction, collection, and a return."""
+    """A second agent goes on from the first one's turn, is evicted, begins anew, and returns."""
     first = play.turn("alice", None, 1)
-    play.turn("bob", first, 3)
-    play.turn("alice", None, 5)
-    play.evict(play.acknowledged["bob"])
-    play.turn("alice", None, 1)
-    play.collect(segment(segment(None, [5] * 9), [6] * 9), segment(None, [5] * 9))
+    second = play.turn("bob", first, 3)
+    play.evict(second)
+    play.turn("bob", None, 5)
+    play.collect(second, segment(first, [3] * 9))
     play.turn("bob", first, 3)
 
 
