@@ -239,7 +239,7 @@ def test_the_commands(store: Store) -> None:
     status, told = run(store, "repair")
     assert status == 0
     assert {each["fault"] for each in told["left"]} == {"unowned file", "set aside"}
-    everything = ["--set", "memory.keep_branches_s=0"]
+    everything = ["--set", "memory.keep_branches_s=0", "--set", "memory.disk_quota_mb=1000"]
     status, dry = run(store, "gc", "--dry-run", *everything)
     assert (status, dry["num_strays"]) == (0, 3)
     assert run(store, "gc", *everything) == (0, dry)

@@ -1,6 +1,7 @@
 """Random conversations on one stage: whatever was said, cut, forgotten or given up before, the
 next answer is the one that the model gives to the whole text."""
 
+import functools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tests.backstage import segment
 from tests.exact import play, reread
 from tests.menagerie import config_of
 from tests.tiny import StageRig, alone, prompt
-from tests.zoo import build
+from tests.zoo import CONFIGS, build
 
 # gear keeps full attention, a sliding window and a convolution's state in one model.
 MODELS = ("gear", "gpt_oss", "qwen3_next")
@@ -134,7 +135,15 @@ def test_every_answer_is_that_to_the_whole_text(model: Any, todo: list[tuple[str
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
-@given(steps)
-def test_many_more_conversations(model: Any, todo: list[tuple[str, int]]) -> None:
-    talk(model, todo)
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [*CONFIGS, "gear"])
+@settings(max_examples=25)
+@given(todo=steps)
+def test_many_more_conversations(name: str, todo: list[tuple[str, int]]) -> None:
+    talk(built(name), todo)
+
+
+@functools.cache
+def built(name: str) -> Any:
+    """Each model once."""
+    return build(name, config_of(name))

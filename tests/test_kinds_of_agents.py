@@ -9,8 +9,10 @@ import uvloop
 from greenroom.actors.app import open_house
 from greenroom.actors.messages import Tidy
 from greenroom.actors.ongoing import opened
+from greenroom.runtime.index import Index
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.records import ChatMessage, Sampling, TurnDone, TurnRequest
+from greenroom.runtime.vault import Vault
 from tests.menagerie import config_of
 from tests.zoo import save_checkpoint
 
@@ -91,3 +93,20 @@ def test_superseded_states_go_and_nothing_changes(model: Path, tmp_path: Path) -
 
     assert states(tmp_path / "unharmed") == 2 * len(more) + 1
     assert states(tmp_path / "tidied") < 2 * len(more)
+    check_bytes(tmp_path / "unharmed" / "store")
+
+
+def check_bytes(store: Path) -> None:
+    """A turn writes its encoded tokens and constant tails and states, and at most 16 KiB more."""
+    index = Index(store)
+    contents = index.load_all()
+    index.close()
+    vault = Vault(store)
+    sizes: list[int] = []
+    for each in contents.segments:
+        state = vault.state_path(each.id).stat().st_size
+        total = vault.path(each.id).stat().st_size + state
+        assert total <= each.num_bytes + (8 << 10), "a turn has two segments"
+        if each.kind == "generation":
+            sizes.append(state)
+    assert max(sizes[3:]) < min(sizes[3:]) + (4 << 10), "it does not grow with the context"

@@ -179,8 +179,9 @@ def _print_findings(
 def _print_table(shown: dict[str, object]) -> None:
     table = Table(box=None, show_header=False)
     for name, value in shown.items():
-        if name.endswith("_bytes") and isinstance(value, int):
-            table.add_row(name.removesuffix("_bytes").replace("_", " "), f"{megabytes(value)} MB")
-        else:
-            table.add_row(name.removeprefix("num_").replace("_", " "), str(value))
+        is_size = name.endswith("_bytes")
+        words = name.removeprefix("num_").replace("_", " ")
+        table.add_row(
+            words, f"{megabytes(value)} MB" if isinstance(value, int) and is_size else str(value)
+        )
     console().print(table, markup=False)
