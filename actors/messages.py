@@ -453,3 +453,13 @@ class Wake(Request[Ref[AgentMessage]], frozen=True):
 
 
 DirectorMessage = Wake
+
+
+# To the reaper
+
+
+class Sweep(Message, frozen=True):
+    """Have those forgotten whose time is over."""
+
+
+ReaperMessage = Sweep
