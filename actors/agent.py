@@ -36,7 +36,7 @@ from greenroom.actors.turn import (
 )
 from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
-from greenroom.runtime.errors import ChannelCancelled
+from greenroom.runtime.errors import ChannelCancelled, NotFound
 from greenroom.runtime.hearsay import rendered_prompt
 from greenroom.runtime.job import Job, JobDone
 from greenroom.runtime.records import (
@@ -140,6 +140,8 @@ class AgentActor(Actor[AgentMessage]):
         if (said := answered(turn.request, chain)) is not None:
             await self._repeat(turn, said, chain_length(chain))
             return
+        if not turn.request.messages and turn.request.prompt is None:
+            raise NotFound("nothing was answered under this key", param="key", code="unanswered")
         messages = whole_history(turn.request, chain, self._memory.system, heard)
         frame = Frame(turn.request.tools, turn.request.template_kwargs)
         tokenized = bare_prompt(turn.request) or rendered_prompt

@@ -260,13 +260,26 @@ class Performance:
                 return _Outcome(None, error.code or "refused")
             except GreenroomError as error:
                 if wait_s is None and isinstance(error, ActorFailed):
-                    return _Outcome(None, "failed")
+                    return await self._recall(cue, request)
                 if wait_s is None:
                     raise
                 reason = type(error).__name__
             self._audience.put(Interrupted(cue=cue.number, speaker=cue.speaker, reason=reason))
             await self._clock.sleep(wait_s)
         raise AssertionError("unreachable")
+
+    async def _recall(self, cue: Cue, request: TurnRequest) -> _Outcome:
+        """What a member that keeps crashing has answered all the same, if it has: it may have
+        crashed once it was remembered. Until that is known the cue stays open."""
+        repeat = msgspec.structs.replace(request, messages=())
+        for wait_s in RETRY_AFTER_S:
+            try:
+                return _Outcome(await self._ask(cue, repeat))
+            except NotFound:
+                return _Outcome(None, "failed")
+            except GreenroomError:
+                await self._clock.sleep(wait_s)
+        return _Outcome(await self._ask(cue, repeat))
 
     async def _ask(self, cue: Cue, request: TurnRequest) -> TurnDone:
         async with opened(self._house, request) as turn:

@@ -5,16 +5,14 @@ and goes on with the third: alice continues from what she had on disk, not from 
 """
 
 import json
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from greenroom.runtime.layers import load_settings
 
@@ -24,109 +22,59 @@ in Egypt, and the largest water clock still runs on the first Sunday of each mon
 pendulum clocks, among them a copy of the one that Christiaan Huygens built in 1656, and a marine
 chronometer that went around the world twice and lost eleven seconds. The third shows quartz and
 atomic clocks; visitors may open one and look at the crystal. The museum is open from ten to five,
-on Thursdays until eight, and it is closed on Mondays. Tickets cost six euros, children pay nothing.
-The cafe is in the garden behind the second room, and dogs are welcome there but not in the rooms.
+on Thursdays until eight, and it is closed on Mondays. Tickets cost six euros.
 """
-QUESTIONS = (
-    "Which room has the pendulum clocks?",
-    "What is the capital of France?",
-    "When is the museum closed?",
+TURNS = (
+    ("Which room has the pendulum clocks?", "What is the capital of France?"),
+    ("When is the museum closed?",),
 )
-
-
-class Answer(NamedTuple):
-    """What came back, with its cost in tokens and the milliseconds until its first token."""
-
-    text: str
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    ttft_ms: float
 
 
 @contextmanager
 def serving(home: Path) -> Iterator[str]:
     """A server process on ``home``, killed without warning at the end; gives its URL."""
-    command = [sys.executable, "-m", "greenroom", "serve", "--home", str(home), "--port", "0"]
-    server = subprocess.Popen(
-        [*command, "--set", "log.level=warning"], stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "greenroom", "serve", "--json", "--port", "0"]
+    command += [f"--home={home}", "--set=log.level=error"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        assert server.stderr is not None
-        for line in server.stderr:
-            if "http://" in line:
-                yield line.split()[-1]
-                break
-            print(line, end="", file=sys.stderr)
-        else:
-            sys.exit(f"the server ended with status {server.wait()}")
+        assert server.stdout is not None
+        yield json.loads(server.stdout.readline())["url"]
     finally:
-        server.send_signal(signal.SIGKILL)
-        server.wait()
-        if server.stderr is not None:
-            server.stderr.close()
+        server.kill()
+        server.communicate()
 
 
-def ask(url: str, messages: list[dict[str, str]]) -> Answer:
-    """One streamed turn of alice's, at temperature 0."""
-    body = {
-        "messages": messages,
-        "temperature": 0,
-        "max_tokens": 48,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    request = urllib.request.Request(
-        f"{url}/v1/chat/completions",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json", "X-Agent-Name": "alice"},
-    )
-    text, ttft_ms, begun = "", 0.0, time.perf_counter()
-    usage: dict[str, Any] = {}
+def ask(url: str, messages: list[dict[str, str]]) -> Any:
+    """One turn of alice's, over OpenAI's API."""
+    body = {"messages": messages, "temperature": 0, "max_tokens": 32}
+    headers = {"Content-Type": "application/json", "X-Agent-Name": "alice"}
+    path = f"{url}/v1/chat/completions"
+    request = urllib.request.Request(path, json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request) as response:
-        for line in response:
-            data = line.decode().removeprefix("data: ").strip()
-            if not data or data == "[DONE]":
-                continue
-            chunk = json.loads(data)
-            if "error" in chunk:
-                sys.exit(chunk["error"]["message"])
-            new = "".join(choice["delta"].get("content", "") for choice in chunk["choices"])
-            if new and not text:
-                ttft_ms = (time.perf_counter() - begun) * 1000
-            text += new
-            usage = chunk.get("usage") or usage
-    cached = usage["prompt_tokens_details"]["cached_tokens"]
-    return Answer(text, usage["prompt_tokens"], cached, usage["completion_tokens"], ttft_ms)
+        return json.load(response)
 
 
-def converse(home: Path) -> None:
-    """Two turns, a kill, a third turn; one printed line for each."""
+def main(home: Path) -> None:
     messages = [{"role": "system", "content": SYSTEM}]
     print("turn  prompt  cached  answer   TTFT")
-    for turns in (QUESTIONS[:2], QUESTIONS[2:]):
+    for questions in TURNS:
         with serving(home) as url:
-            for question in turns:
+            for question in questions:
                 messages.append({"role": "user", "content": question})
                 answer = ask(url, messages)
-                messages.append({"role": "assistant", "content": answer.text})
+                text = answer["choices"][0]["message"]["content"]
+                messages.append({"role": "assistant", "content": text})
+                usage, ttft_ms = answer["usage"], answer["greenroom"]["timings"]["ttft_ms"]
+                cached = usage["prompt_tokens_details"]["cached_tokens"]
                 print(
-                    f"{QUESTIONS.index(question) + 1:>4}  {answer.prompt_tokens:>6}"
-                    f"  {answer.cached_tokens:>6}  {answer.completion_tokens:>6}"
-                    f"  {answer.ttft_ms:>5.0f} ms  {answer.text.strip()}",
-                    flush=True,
+                    f"{len(messages) // 2:>4}  {usage['prompt_tokens']:>6}  {cached:>6}"
+                    f"  {usage['completion_tokens']:>6}  {ttft_ms:>5.0f} ms  {text.strip()}"
                 )
         print("      (killed)", flush=True)
 
 
-def main() -> None:
-    """Run on a temporary home that shares the models you have already."""
-    models = load_settings().settings.models_path
-    models.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="greenroom-") as home:
-        Path(home, "models").symlink_to(models)
-        converse(Path(home))
-
-
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory(prefix="greenroom-") as folder:
+        # A home of its own, with the models that are there already.
+        Path(folder, "models").symlink_to(load_settings().settings.models_path)
+        main(Path(folder))

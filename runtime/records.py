@@ -96,7 +96,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     as many as the context window leaves. ``tools`` are told to the model where its chat template
     wants them; ``template_kwargs`` (``enable_thinking``, ``reasoning_effort``, ...) are variables
     of the template, which ignores those it does not know. A "say" with a ``key`` is answered once:
-    asked again under the same key, the agent repeats what it remembers to have answered.
+    asked again under the same key, the agent repeats what it remembers to have answered. Without
+    ``messages`` it does nothing else, and raises NotFound where there is nothing to repeat.
 
     Calls of the ``tools`` are read out of the answer if it ``may_call`` them; a ``constraint`` says
     what the answer must be. Of ``n`` answers to the one prompt the agent remembers the first; the

@@ -189,6 +189,8 @@ class Repertory(SmallHouse):
         for message in memory:
             if message.key == request.key and message.role == "assistant":
                 return await self._say(agent, message.content, reply)
+        if not request.messages:
+            raise NotFound("nothing was answered under this key")
         if fate == "refused":
             raise InvalidRequest("too long", code="context_length_exceeded")
         brought = {m.key for m in request.messages if m.key}

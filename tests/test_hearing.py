@@ -11,7 +11,7 @@ from greenroom.actors.app import open_house
 from greenroom.actors.hearing import JOB_TOKENS
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
-from greenroom.runtime.errors import InvalidRequest
+from greenroom.runtime.errors import InvalidRequest, NotFound
 from greenroom.runtime.index import Index
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.records import (
@@ -294,6 +294,10 @@ def test_what_has_a_key_is_heard_once_and_answered_once(home: Any) -> None:
         _, again = await say(house, "What now?", key="turn 1")
         assert (await house.counters()).prefill_tokens == before.prefill_tokens
         assert again.usage.completion_tokens == 0
+        nothing = TurnRequest(messages=(), mode="say", agent="bob", key="turn 2")
+        with pytest.raises(NotFound, match="nothing was answered"):
+            async with opened(house, nothing):
+                pass
         assert (again.text, again.head) == (first.text, first.head)
         return first.text
 

@@ -299,6 +299,9 @@ def test_a_turn_that_fails_is_taken_again_and_a_stage_that_stays_down_stops_the_
     perform(world, scenario(Phase(turns=3)))
     assert speakers(world) == ["ann", "bob", "cid"]
     world = World()
+    perform(world, scenario(Phase(turns=3)), fates=["crash"] * 4 + ["crash_late"])
+    assert speakers(world) == ["ann", "bob", "cid"], "it had answered before it crashed"
+    world = World()
     perform(world, scenario(Phase(turns=3)), fates=["crash"] * 5)
     assert speakers(world) == ["bob", "cid"]
     assert [e.reason for e in entries_of(world) if isinstance(e, Silence)] == ["failed"]
