@@ -20,7 +20,7 @@ import uvloop
 from greenroom.actors.company import Company
 from greenroom.actors.custodian import Custodian, quota_of
 from greenroom.actors.director import Director
-from greenroom.actors.gpu import Emit, GpuActor, Patience
+from greenroom.actors.gpu import Emit, Flush, GpuActor, Patience
 from greenroom.actors.http import serve_http
 from greenroom.actors.keeper import Keeper
 from greenroom.actors.messages import Back, CustodianMessage, Describe, ModelFacts, Shed, Wrote
@@ -175,7 +175,12 @@ async def _people(
 
 
 def make_stage(
-    settings: Settings, entry: ModelEntry, path: Path, pool: Executor | None, emit: Emit
+    settings: Settings,
+    entry: ModelEntry,
+    path: Path,
+    pool: Executor | None,
+    emit: Emit,
+    flush: Flush = lambda: None,
 ) -> tuple[Stage, ModelFacts]:
     """Load the model and set the stage, on the thread that will own MLX."""
     device = pick_device(settings.model.device)
@@ -218,7 +223,7 @@ def make_stage(
         top_p=float(advice.get("top_p", 1.0)),
     )
     model = last_position_head(loaded.model)
-    return Stage(model, spec, _codec(settings, entry), limits, emit, pool), facts
+    return Stage(model, spec, _codec(settings, entry), limits, emit, pool, flush=flush), facts
 
 
 def announce_plainly(model: str, url: str) -> None:
