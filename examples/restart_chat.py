@@ -22,8 +22,7 @@ in Egypt, and the largest water clock still runs on the first Sunday of each mon
 pendulum clocks, among them a copy of the one that Christiaan Huygens built in 1656, and a marine
 chronometer that went around the world twice and lost eleven seconds. The third shows quartz and
 atomic clocks; visitors may open one and look at the crystal. The museum is open from ten to five,
-on Thursdays until eight, and it is closed on Mondays. Tickets cost six euros.
-"""
+on Thursdays until eight, and it is closed on Mondays."""
 TURNS = (
     ("Which room has the pendulum clocks?", "What is the capital of France?"),
     ("When is the museum closed?",),
