@@ -8,7 +8,6 @@ from greenroom.runtime.codec import Payload
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.job import Job, JobEvent
 from greenroom.runtime.message import Message, Request
-from greenroom.runtime.reach import Rows
 from greenroom.runtime.records import (
     AgentInfo,
     ChatMessage,
@@ -20,6 +19,7 @@ from greenroom.runtime.records import (
 )
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.resume import Link
+from greenroom.runtime.rows import Rows
 from greenroom.runtime.segments import Piece, Segment
 from greenroom.runtime.spec import CacheSpec
 from greenroom.runtime.text import Text

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from greenroom.runtime.errors import Conflict, StorageFailed
-from greenroom.runtime.index import StoreTooNew, StoreUnusable
+from greenroom.runtime.errors import Conflict, StorageFailed, StoreTooNew, StoreUnusable
 from greenroom.runtime.medium import Medium
 from greenroom.runtime.scenario import Scenario
 from greenroom.runtime.transcript import Entry

@@ -22,8 +22,9 @@ from greenroom.actors.messages import (
     Tidy,
 )
 from greenroom.runtime.errors import StorageFailed
-from greenroom.runtime.index import Index, PinRow
+from greenroom.runtime.index import Index
 from greenroom.runtime.medium import Medium
+from greenroom.runtime.rows import PinRow
 from greenroom.runtime.vault import Vault
 from tests.backstage import ROOMY, SECRET, Backstage, backstage, payload_of, segment
 
