@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import assert_never
 
@@ -88,8 +88,7 @@ class Keeper(Actor[KeeperMessage]):
                 for each in ids:
                     self._hot.drop(each)
                 self._changed(self._hot.num_bytes, 0)
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._pool, self._vault.drop_states, ids)
+                return await self._delete(self._vault.drop_states, ids)
             case Drop(ids):
                 freed = await self._drop(ids)
                 self._changed(self._hot.num_bytes, 0)
@@ -115,8 +114,14 @@ class Keeper(Actor[KeeperMessage]):
         self._doomed.difference_update(ids)
         for each in doomed:
             self._hot.drop(each)
+        return await self._delete(self._vault.purge, doomed)
+
+    async def _delete(self, work: Callable[[Sequence[str]], int], ids: Sequence[str]) -> int:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._vault.purge, doomed)
+        try:
+            return await loop.run_in_executor(self._pool, work, ids)
+        except OSError as error:
+            raise StorageFailed(f"files of memories cannot be deleted: {error}") from error
 
     async def _outline(self, ids: tuple[str, ...]) -> tuple[Link | None, ...]:
         loop = asyncio.get_running_loop()
