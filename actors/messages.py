@@ -107,6 +107,12 @@ class Fetch(Message, frozen=True):
     reply: Channel[Fetched]
 
 
+class Warm(Message, frozen=True):
+    """Somebody is about to fetch these segments: begin to read what is not hot."""
+
+    ids: tuple[str, ...]
+
+
 class Keep(Request[bool], frozen=True):
     """Write these segments and remember their bytes; answered when they are durable.
 
@@ -166,7 +172,7 @@ class Drop(Request[int], frozen=True):
     ids: tuple[str, ...]
 
 
-KeeperMessage = Fetch | Keep | Weigh | Outline | Settle | Doom | Drop | DropStates | Shed
+KeeperMessage = Warm | Fetch | Keep | Weigh | Outline | Settle | Doom | Drop | DropStates | Shed
 
 
 # To the store
