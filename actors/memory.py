@@ -17,6 +17,7 @@ from greenroom.actors.messages import (
     Known,
     LetGo,
     Match,
+    Named,
     Outline,
     Recall,
     Settle,
@@ -137,7 +138,7 @@ class Memory:
         pieces = zip(fetched.payloads, standing, strict=False)
         return (
             msgspec.structs.replace(draft, matched=standing),
-            tuple(stage.Piece(payload, piece.used) for payload, piece in pieces),
+            tuple(stage.Piece(each, piece.used, piece.segment.id) for each, piece in pieces),
         )
 
     def job(
@@ -177,6 +178,9 @@ class Memory:
         self._company.keeper.tell(Settle(tuple(s.id for s in segments)))
         self.head = head
         self._handle = uid if segments and is_new else None
+        if self._handle is not None:
+            with contextlib.suppress(MailboxFull, ActorStopped):  # then nobody else may have it
+                self._company.gpu.tell(Named(uid, tuple(each.id for each in segments)))
         self._copied = (*draft.matched, *(Piece(s, s.num_tokens) for s in segments))
 
     async def stand(self, draft: Draft) -> None:

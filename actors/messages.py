@@ -74,6 +74,19 @@ class Finish(Message, frozen=True):
     keep: int
 
 
+class Named(Message, frozen=True):
+    """What a job has brought is kept as these segments: decoded copies of them can be shared."""
+
+    uid: int
+    ids: tuple[str, ...]
+
+
+class Discard(Message, frozen=True):
+    """These segments are forgotten: nothing decoded of them is to stay."""
+
+    ids: tuple[str, ...]
+
+
 class Count(Request[StageCounters], frozen=True):
     """What the stage has done so far."""
 
@@ -84,7 +97,7 @@ class Back(Message, frozen=True):
     backing: Backing
 
 
-GpuMessage = Describe | Generate | Promote | Finish | Count | Back
+GpuMessage = Describe | Generate | Promote | Finish | Named | Discard | Count | Back
 
 
 # To the keeper
