@@ -146,6 +146,7 @@ class AgentActor(Actor[AgentMessage]):
             return
         if not turn.request.messages and turn.request.prompt is None:
             raise NotFound("nothing was answered under this key", param="key", code="unanswered")
+        self._memory.warm(chain)
         messages = whole_history(turn.request, chain, self._memory.system, heard)
         frame = Frame(turn.request.tools, turn.request.template_kwargs)
         tokenized = bare_prompt(turn.request) or rendered_prompt
