@@ -144,6 +144,7 @@ class AgentActor(Actor[AgentMessage]):
         if (said := answered(turn.request, chain)) is not None:
             await self._repeat(turn, said, chain_length(chain))
             return
+        self._memory.warm(chain)
         messages = whole_history(turn.request, chain, self._memory.system, heard)
         frame = Frame(turn.request.tools, turn.request.template_kwargs)
         tokenized = bare_prompt(turn.request) or rendered_prompt

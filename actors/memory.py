@@ -21,6 +21,7 @@ from greenroom.actors.messages import (
     Outline,
     Recall,
     Settle,
+    Warm,
 )
 from greenroom.actors.roster import unknown
 from greenroom.actors.turn import (
@@ -84,6 +85,14 @@ class Memory:
         """The turn is over: what it has matched may be evicted, unless a head needs it."""
         with contextlib.suppress(MailboxFull, ActorStopped):  # held until the next turn, then
             self._company.store.tell(LetGo(self._key))
+
+    def warm(self, chain: Sequence[Piece]) -> None:
+        """Have the bytes of a chain read while what is said next is still being tokenized."""
+        ours = [
+            p.segment.id for p in chain if p.segment.fingerprint == self._company.facts.fingerprint
+        ]
+        with contextlib.suppress(MailboxFull, ActorStopped):  # then they are read when fetched
+            self._company.keeper.tell(Warm(tuple(ours)))
 
     async def chain(self) -> tuple[Piece, ...]:
         """The chain up to the head."""

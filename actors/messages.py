@@ -8,7 +8,6 @@ from greenroom.runtime.codec import Payload
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.job import Job, JobEvent
 from greenroom.runtime.message import Message, Request
-from greenroom.runtime.reach import Rows
 from greenroom.runtime.records import (
     AgentInfo,
     ChatMessage,
@@ -20,6 +19,7 @@ from greenroom.runtime.records import (
 )
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.resume import Link
+from greenroom.runtime.rows import Rows
 from greenroom.runtime.segments import Piece, Segment
 from greenroom.runtime.spec import CacheSpec
 from greenroom.runtime.text import Text
@@ -120,6 +120,12 @@ class Fetch(Message, frozen=True):
     reply: Channel[Fetched]
 
 
+class Warm(Message, frozen=True):
+    """Somebody is about to fetch these segments: begin to read what is not hot."""
+
+    ids: tuple[str, ...]
+
+
 class Keep(Request[bool], frozen=True):
     """Write these segments and remember their bytes; answered when they are durable.
 
@@ -179,7 +185,7 @@ class Drop(Request[int], frozen=True):
     ids: tuple[str, ...]
 
 
-KeeperMessage = Fetch | Keep | Weigh | Outline | Settle | Doom | Drop | DropStates | Shed
+KeeperMessage = Warm | Fetch | Keep | Weigh | Outline | Settle | Doom | Drop | DropStates | Shed
 
 
 # To the store
