@@ -21,9 +21,10 @@ class Shape(Generic[T]):
     read: Callable[[str], T]
 
     def __init__(self, kind: type[T]) -> None:
+        pydantic: Any = kind
         if hasattr(kind, "model_json_schema") and hasattr(kind, "model_validate_json"):
-            self.schema = _closed(kind.model_json_schema())
-            self.read = kind.model_validate_json
+            self.schema = _closed(pydantic.model_json_schema())
+            self.read = pydantic.model_validate_json
         else:
             self.schema = _closed(schema_of(kind))
             self.read = msgspec.json.Decoder(kind).decode
