@@ -15,6 +15,14 @@ class Shape(Generic[T]):
 
     ``schema`` is its JSON schema, closed to fields that it does not name; ``read`` makes one from
     JSON text, and raises ValueError when that is not one.
+
+    >>> class Verdict(msgspec.Struct):
+    ...     guilty: bool
+    >>> shape = Shape(Verdict)
+    >>> shape.schema["properties"], shape.schema["additionalProperties"]
+    ({'guilty': {'type': 'boolean'}}, False)
+    >>> shape.read('{"guilty": true}')
+    Verdict(guilty=True)
     """
 
     schema: Mapping[str, Any]

@@ -47,6 +47,16 @@ class FunctionTool:
     Struct or dataclass, ``Annotated[…, msgspec.Meta(description=…, ge=0)]``); one with a default
     may be left out by the model. The result is told as it is when it is text, else as JSON. Raises
     TypeError for a function that cannot be a tool.
+
+    >>> import asyncio
+    >>> async def double(n: int) -> int:
+    ...     "Twice as much."
+    ...     return 2 * n
+    >>> tool = FunctionTool(double)
+    >>> tool.spec.description, tool.spec.parameters["properties"]
+    ('Twice as much.', {'n': {'type': 'integer'}})
+    >>> asyncio.run(tool.run('{"n": 21}'))
+    '42'
     """
 
     def __init__(self, function: ToolFunction) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from greenroom.actors.cli import main
 from tests.server import ROOT, make_home, running
 
 CACHED = r"cached (\d+) of (\d+)"
@@ -93,8 +94,17 @@ def test_stream_cancel_fork_restart_go_on(home: Path) -> None:
     assert again.exitstatus == 0
 
 
-def test_against_a_running_server(home: Path, tmp_path: Path) -> None:
+def test_against_a_running_server(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A conversation in JSON, and what can be done with the agent: one server, many commands."""
+
+    def tended(*arguments: str, status: int = 0) -> str:
+        """What a command prints: its answer, or its complaint."""
+        assert main(["agents", *arguments]) == status
+        printed = capsys.readouterr()
+        return printed.err if status else printed.out
+
     with running(home, "--set", "server.api_key=sesame") as server:
         reach = ("--url", server.url, "--key", "sesame")
         said = "Hello\n/fork erin\nAnd?\n/hear It rains.\n/rollback nowhere\n"
@@ -107,24 +117,22 @@ def test_against_a_running_server(home: Path, tmp_path: Path) -> None:
         assert usage["cached_tokens"] > 0
         assert "NotFound" in str(trouble["error"])
 
-        shown = json.loads(greenroom("agents", "show", "dave", *reach, "--json").stdout)
+        shown = json.loads(tended("show", "dave", *reach, "--json"))
         assert shown["agent"]["head"] == first["head"] == shown["log"][-1]["id"]
+        assert "generation" in tended("show", "dave", *reach)
         file = str(tmp_path / "dave.agent")
-        assert greenroom("agents", "export", "dave", file, *reach).returncode == 0
-        assert greenroom("agents", "forget", "dave", *reach).returncode == 0
-        gone = greenroom("agents", "show", "dave", *reach, "--json")
-        assert gone.returncode == 3
-        assert json.loads(gone.stderr)["error"]["type"] == "NotFound"
-        assert greenroom("agents", "import", file, *reach).returncode == 0
-        names = [a["name"] for a in json.loads(greenroom("agents", *reach, "--json").stdout)]
-        assert {"dave", "erin"} <= set(names)
+        tended("export", "dave", file, *reach)
+        tended("forget", "dave", *reach)
+        gone = json.loads(tended("show", "dave", *reach, "--json", status=3))
+        assert gone["error"]["type"] == "NotFound"
+        tended("import", file, *reach)
+        tended("fork", "dave", "fay", "--at", shown["log"][0]["id"][:12], *reach)
+        names = [agent["name"] for agent in json.loads(tended(*reach, "--json"))]
+        assert {"dave", "erin", "fay"} <= set(names)
 
-        busy = greenroom("agents", "list", "--home", str(home))
-        assert (busy.returncode, "--url" in busy.stderr) == (4, True)
-        refused = greenroom("agents", "list", "--url", server.url, "--key", "wrong")
-        assert (refused.returncode, "key is wrong" in refused.stderr) == (2, True)
-    lost = greenroom("agents", "list", *reach)
-    assert (lost.returncode, "cannot be reached" in lost.stderr) == (4, True)
+        assert "--url" in tended("list", "--home", str(home), status=4)
+        assert "key is wrong" in tended("list", "--url", server.url, "--key", "wrong", status=2)
+    assert "cannot be reached" in tended("list", *reach, status=4)
 
 
 @pytest.mark.slow
