@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from greenroom.actors.commands.backend import mlx_needed
 from greenroom.actors.commands.command import effective, settings_options
-from greenroom.runtime.errors import Unavailable
-from greenroom.runtime.index import StoreBusy
+from greenroom.runtime.errors import StoreBusy, Unavailable
 
 if TYPE_CHECKING:
     from greenroom.actors.sync import SyncRoom
