@@ -1,7 +1,6 @@
 """The house behind every door: one loaded model with its agents."""
 
 import asyncio
-import secrets
 import time
 
 from greenroom.actors.company import Company
@@ -103,10 +102,7 @@ class Playhouse(Verbs):
         if self._draining:
             raise Unavailable("the server is shutting down", retry_after_s=5.0)
         self._check_size(request)
-        # Whoever is not known by now is a new one.
-        key = await self._recognise(request) or AgentKey(
-            request.namespace, f"anon-{secrets.token_hex(6)}"
-        )
+        key = await self._recognition.settled(request)
         # Whoever gave no name and never comes to an answer leaves no trace.
         agent = await self._director.ask(Wake(key, enrol=request.agent is not None))
         reply: Channel[TurnEvent] = Channel(self.settings.actors.channel_capacity)
