@@ -73,7 +73,7 @@ def ask(client: openai.OpenAI, **more: Any) -> Any:
         "messages": [{"role": "user", "content": "How do you feel?"}],
         "temperature": 0,
         "max_tokens": 100,
-        "logit_bias": {END_OF_THOUGHT: 17},
+        "logit_bias": {END_OF_THOUGHT: 16},
         **more,
     }
     return client.chat.completions.create(**options)

@@ -163,7 +163,7 @@ def test_thoughts_come_first_and_are_free(
     text = start + 'Hm: <b> {"city": 5}\n</think>\n\n{"city": "Oslo"}'
     assert judge.takes(asked, text, thinking=thinking)
     assert judge.takes(asked, '{"city": "Oslo"}', thinking=thinking) is not begun
-    assert not judge.takes(asked, start + "Hm.</think>Oslo", thinking=thinking)
+    assert not judge.takes(asked, start + "Hm.</think>\n\nOslo", thinking=thinking)
 
 
 def test_a_models_own_marks_are_named_where_they_are_no_text(default_model_path: Path) -> None:
