@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tokenizer_utils import load as load_tokenizer
@@ -190,7 +191,7 @@ def test_a_models_own_marks_are_named_where_they_are_no_text(default_model_path:
 
 def test_a_model_that_writes_no_json_is_made_to(default_model_path: Path) -> None:
     assert forced_format(None) is HERMES
-    assert forced_format(ToolFormat("qwen3_coder", "<tool_call>", "</tool_call>", list)) is HERMES
+    assert forced_format(msgspec.structs.replace(HERMES, name="qwen3_coder")) is HERMES
 
 
 def test_tokens_as_bytes(judge: Judge) -> None:
