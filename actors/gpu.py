@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 from collections.abc import Callable
 from typing import assert_never
 
@@ -121,7 +122,7 @@ class GpuActor(Actor[GpuMessage]):
         self._worker = Worker(
             "greenroom-mlx",
             make,
-            close=mx.clear_streams,
+            close=_leave,
             failed=failed,
             rest_after_s=self._patience.rest_after_s,
         )
@@ -225,3 +226,10 @@ class GpuActor(Actor[GpuMessage]):
 def _resolve(started: "asyncio.Future[_Performance]", made: _Performance) -> None:
     if not started.done():
         started.set_result(made)
+
+
+def _leave() -> None:
+    """Give back all that the model took, where it was taken."""
+    gc.collect()
+    mx.clear_streams()
+    release_memory()

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from greenroom.actors.admin_door import AdminDoor
 from greenroom.actors.agents_door import AgentsDoor
 from greenroom.actors.answers import json_answer
 from greenroom.actors.chat import ChatDoor
@@ -28,7 +29,7 @@ log = logging.getLogger("greenroom.http")
 
 
 class Lobby:
-    """The small answers: health, models, status."""
+    """The small answers: health, models."""
 
     def __init__(self, house: House) -> None:
         self._house = house
@@ -51,10 +52,6 @@ class Lobby:
         """The served model under any of its names. Raises ``NotFound``."""
         self._house.resolve_model(request.match_info["id"])
         return json_answer(self._model())
-
-    async def status(self, _request: web.Request) -> web.Response:
-        """Every actor, and what the stage has done; for operators."""
-        return json_answer(await self._house.status())
 
     def _model(self) -> dict[str, object]:
         card = self._house.model
@@ -86,6 +83,7 @@ def build_app(house: House, *, host: str | None = None) -> web.Application:
     )
     lobby, chat, sockets = Lobby(house), ChatDoor(house), SocketDoor(house)
     agents, portage = AgentsDoor(house), PortageDoor(house)
+    admin = AdminDoor(house)
     app.add_routes(
         [
             web.get("/health", lobby.health),
@@ -110,7 +108,12 @@ def build_app(house: House, *, host: str | None = None) -> web.Application:
             web.post("/v1/agents/{name}/probe", agents.probe),
             web.get("/v1/agents/{name}/export", portage.export),
             web.post("/v1/agents/{name}/import", portage.import_named),
-            web.get("/admin/status", lobby.status),
+            web.get("/admin/status", admin.status),
+            web.get("/admin/models", admin.models),
+            web.post("/admin/models/swap", admin.swap),
+            web.post("/admin/models/offload", admin.offload),
+            web.delete("/admin/caches", admin.let_go),
+            web.post("/admin/drain", admin.drain),
             web.get("/v1/agents/{name}/stream", sockets.one),
             web.get("/v1/stream", sockets.many),
             web.get("/v1/stream/schema", sockets.schema),
