@@ -28,6 +28,7 @@ from greenroom.actors.turn import (
     Answer,
     Draft,
     answered,
+    bare_prompt,
     clip_max_tokens,
     fill_sampling,
     find_segment,
@@ -141,7 +142,8 @@ class AgentActor(Actor[AgentMessage]):
             return
         messages = whole_history(turn.request, chain, self._memory.system, heard)
         frame = Frame(turn.request.tools, turn.request.template_kwargs)
-        draft = await asyncio.to_thread(self._memory.draft, messages, chain, rendered_prompt, frame)
+        tokenized = bare_prompt(turn.request) or rendered_prompt
+        draft = await asyncio.to_thread(self._memory.draft, messages, chain, tokenized, frame)
         max_tokens = clip_max_tokens(turn.request, draft.prompt, facts.context_window)
         draft, pieces = await self._memory.match(draft)
         sampling = fill_sampling(turn.request.sampling, facts)

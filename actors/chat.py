@@ -8,10 +8,10 @@ from greenroom.actors.completion import Answer, Chunk, ReadSoFar
 from greenroom.actors.guard import NAMESPACE
 from greenroom.actors.house import House
 from greenroom.actors.identity import AGENT_HEADER
-from greenroom.actors.ongoing import BrokenTurn, Ongoing, opened
+from greenroom.actors.ongoing import Ongoing, collected, opened
 from greenroom.actors.openai import ChatCall, read_chat
 from greenroom.actors.sse import CACHED_HEADER, EventStream, framed, streaming, wants_progress
-from greenroom.runtime.records import TextDelta, TokenLogprob, TurnDone, TurnProgress, TurnRequest
+from greenroom.runtime.records import TextDelta, TurnDone, TurnProgress, TurnRequest
 
 
 class ChatDoor:
@@ -78,20 +78,6 @@ class ChatDoor:
                     for chunk in answer.closing(happened):
                         await stream.send(_told(chunk))
         await stream.send(framed(b"[DONE]"))
-
-
-async def collected(
-    turn: Ongoing, asked: TurnRequest
-) -> tuple[TurnDone, list[list[TokenLogprob]] | None]:
-    """A turn's end, and the log-probabilities of each of its answers where they were asked for."""
-    logprobs: list[list[TokenLogprob]] = [[] for _ in range(asked.n)]
-    async for event in turn:
-        match event:
-            case TextDelta(logprobs=some, choice=choice):
-                logprobs[choice] += some
-            case TurnDone():
-                return event, None if asked.sampling.top_logprobs is None else logprobs
-    raise BrokenTurn("a turn ended without saying how")
 
 
 def _told(chunk: Chunk | ReadSoFar) -> bytes:

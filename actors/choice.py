@@ -24,7 +24,7 @@ from greenroom.runtime.job import (
     JobStarted,
     JobTokens,
 )
-from greenroom.runtime.parts import Parts
+from greenroom.runtime.parts import BARE, Marks, Parts
 from greenroom.runtime.records import (
     Alternative,
     FinishReason,
@@ -50,6 +50,7 @@ class Terms(msgspec.Struct, frozen=True):
     ``calls`` is how calls are written, None to read none; ``matcher`` is to be copied, not used.
     """
 
+    marks: Marks
     calls: ToolFormat | None
     thinking: Thinking | None
     matcher: LLMatcher | None
@@ -62,7 +63,7 @@ def terms(text: Text, request: TurnRequest, sampling: Sampling, prompt: str) -> 
     Takes a second for the first turn that needs the vocabulary: to be called off the event loop.
     Raises InvalidRequest for a schema that cannot be enforced.
     """
-    marks = text.marks
+    marks = text.marks if request.prompt is None else BARE
     thinking = marks.thinking_after(prompt)
     calls = marks.calls if request.tools and request.may_call else None
     matcher = None
@@ -80,7 +81,7 @@ def terms(text: Text, request: TurnRequest, sampling: Sampling, prompt: str) -> 
             sampling = msgspec.structs.replace(sampling, logit_bias=biases)
     if sampling.top_logprobs is not None:
         text.vocabulary.utf8(0)
-    return Terms(calls, thinking, matcher, sampling)
+    return Terms(marks, calls, thinking, matcher, sampling)
 
 
 def siblings(job: Job, agreed: Terms, uid: int, n: int) -> list[Job]:
@@ -119,10 +120,10 @@ class Choice:
         self.num_cached = 0
         self.kept_text = ""
         thinking = agreed.thinking is not None and agreed.thinking.begun
-        text = company.facts.text
-        self.parts = Parts(text.marks, request.tools, agreed.calls, thinking=thinking)
+        self.parts = Parts(agreed.marks, request.tools, agreed.calls, thinking=thinking)
+        self._bare = request.prompt is not None
         self._company = company
-        self._reader = text.reader(request.stop)
+        self._reader = company.facts.text.reader(request.stop)
         self._reason: FinishReason = "stop"
 
     @property
@@ -177,9 +178,15 @@ class Choice:
     def _read(self, tokens: tuple[int, ...], logprobs: tuple[TokenLogprob, ...]) -> TextDelta:
         self.tokens += tokens
         self.num_reasoning += len(tokens) if self.parts.thinks else 0
-        said = self.parts.read(self._reader.read(tokens))
+        said = self.parts.read(self._spaced(self._reader.read(tokens)))
         told = tuple(self._spelled(each) for each in logprobs)
         return TextDelta(said.content, tokens, said.reasoning, said.calls, told, self.number)
+
+    def _spaced(self, new: str) -> str:
+        """What continues a bare prompt keeps the space that detokenizers drop in front."""
+        if not self._bare or self.parts.content or not new or new.startswith(" "):
+            return new
+        return " " + new if self._company.facts.text.decode(self.tokens).startswith(" ") else new
 
     def _spelled(self, logprob: TokenLogprob) -> TokenLogprob:
         return msgspec.structs.replace(

@@ -260,10 +260,10 @@ def spelled(logprobs: Iterable[TokenLogprob]) -> Logprobs:
     return Logprobs(
         [
             ContentLogprob(
-                _as_text(each.utf8),
+                as_text(each.utf8),
                 each.logprob,
                 list(each.utf8),
-                [TopLogprob(_as_text(t.utf8), t.logprob, list(t.utf8)) for t in each.top],
+                [TopLogprob(as_text(t.utf8), t.logprob, list(t.utf8)) for t in each.top],
             )
             for each in logprobs
         ]
@@ -299,5 +299,6 @@ def _called(call: ToolCall) -> Called:
     return Called(call.id, CalledFunction(call.name, call.arguments))
 
 
-def _as_text(utf8: bytes) -> str:
+def as_text(utf8: bytes) -> str:
+    """A token's text, with a mark where it is only a part of a character."""
     return utf8.decode("utf-8", "replace")

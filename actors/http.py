@@ -16,6 +16,7 @@ from greenroom.actors.chat import ChatDoor
 from greenroom.actors.cors import Cors
 from greenroom.actors.guard import Guard, guarding
 from greenroom.actors.house import House
+from greenroom.actors.legacy_door import LegacyDoor
 from greenroom.actors.metrics import MetricsDoor
 from greenroom.actors.portage_door import PortageDoor
 from greenroom.actors.problems import problem
@@ -92,6 +93,7 @@ def build_app(house: House, *, host: str | None = None) -> web.Application:
             web.get("/v1/models", lobby.models),
             web.get("/v1/models/{id:.+}", lobby.model),
             web.post("/v1/chat/completions", chat.post),
+            web.post("/v1/completions", LegacyDoor(house).post),
             web.post("/v1/agents", agents.spawn),
             web.get("/v1/agents", agents.list),
             web.post("/v1/agents/import", portage.import_own),

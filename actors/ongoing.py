@@ -8,6 +8,7 @@ from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import GreenroomError
 from greenroom.runtime.records import (
     TextDelta,
+    TokenLogprob,
     TurnDone,
     TurnEvent,
     TurnProgress,
@@ -72,3 +73,17 @@ async def opened(house: Turns, request: TurnRequest) -> AsyncIterator[Ongoing]:
             yield Ongoing(event, channel)
             return
         raise BrokenTurn("a turn ended before it started")
+
+
+async def collected(
+    turn: Ongoing, asked: TurnRequest
+) -> tuple[TurnDone, list[list[TokenLogprob]] | None]:
+    """A turn's end, and the log-probabilities of each of its answers where they were asked for."""
+    logprobs: list[list[TokenLogprob]] = [[] for _ in range(asked.n)]
+    async for event in turn:
+        match event:
+            case TextDelta(logprobs=some, choice=choice):
+                logprobs[choice] += some
+            case TurnDone():
+                return event, None if asked.sampling.top_logprobs is None else logprobs
+    raise BrokenTurn("a turn ended without saying how")

@@ -110,7 +110,7 @@ class Playhouse(Verbs):
 
     async def _open_turn(self, request: TurnRequest) -> Channel[TurnEvent]:
         self._check()
-        self._company.facts.text.check_size(request.messages, self._company.facts.context_window)
+        self._check_size(request)
         # Whoever is not known by now is a new one.
         key = await self._recognise(request) or AgentKey(
             request.namespace, f"anon-{secrets.token_hex(6)}"
@@ -120,6 +120,14 @@ class Playhouse(Verbs):
         reply: Channel[TurnEvent] = Channel(self.settings.actors.channel_capacity)
         agent.tell(Turn(request, reply, time.perf_counter()))
         return reply
+
+    def _check_size(self, request: TurnRequest) -> None:
+        facts = self._company.facts
+        if request.prompt is None:
+            facts.text.check_size(request.messages, facts.context_window)
+        elif isinstance(request.prompt, str):
+            said = ChatMessage("user", request.prompt)
+            facts.text.check_size([said], facts.context_window, param="prompt")
 
     async def hear(self, request: HearRequest) -> None:
         """Tell an agent something; see ``House``."""

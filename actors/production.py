@@ -27,6 +27,7 @@ from greenroom.actors.messages import (
 from greenroom.actors.meter import Meter
 from greenroom.actors.store import Store
 from greenroom.runtime.admission import Backing
+from greenroom.runtime.audit import recall
 from greenroom.runtime.catalog import ModelEntry
 from greenroom.runtime.errors import ActorStopped, MailboxFull, ModelUnavailable, Unavailable
 from greenroom.runtime.hot import room_for_copies
@@ -130,7 +131,9 @@ async def put_up(
         raise opening.error or error from None
     opening.succeeded = True
     store = system.spawn(
-        "store", partial(Store, ground.index, facts.fingerprint), supervision=vital()
+        "store",
+        partial(Store, ground.index, facts.fingerprint, partial(recall, ground.vault)),
+        supervision=vital(),
     )
     budget_bytes = settings.memory.cache_budget_mb << 20
 

@@ -129,6 +129,8 @@ class Verbs:
         """The agent that is named, else whoever remembers the history so far."""
         if request.agent is not None:
             return AgentKey(request.namespace, request.agent)
+        if request.prompt is not None:
+            return None
         text = self._company.facts.text
         frame = Frame(request.tools, request.template_kwargs)
         rendered = await asyncio.to_thread(text.render, request.messages, frame)

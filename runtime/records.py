@@ -85,7 +85,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     Calls of the ``tools`` are read out of the answer if it ``may_call`` them; a ``constraint`` says
     what the answer must be. Of ``n`` answers to the one prompt the agent remembers the first; the
-    others have seeds of their own, made from the turn's.
+    others have seeds of their own, made from the turn's. A bare ``prompt``, as text or as token
+    ids, is continued as it is: it has no ``messages``, and its agent no name.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -101,6 +102,7 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     may_call: bool = True
     constraint: Constraint | None = None
     n: int = 1
+    prompt: str | tuple[int, ...] | None = None
 
 
 class Usage(msgspec.Struct, frozen=True):
