@@ -29,6 +29,7 @@ def _config(num_layers: int) -> dict[str, Any]:
         "intermediate_size": 256,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
+        "head_dim": 64,
         "rms_norm_eps": 1e-5,
         "vocab_size": 49152,
         "max_position_embeddings": 2048,
