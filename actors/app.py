@@ -18,6 +18,7 @@ import uvloop
 from greenroom.actors.changeover import Changeover
 from greenroom.actors.gpu import Emit
 from greenroom.actors.http import serve_http
+from greenroom.actors.limits import allow_many_sockets
 from greenroom.actors.messages import ModelFacts
 from greenroom.actors.meter import Meter
 from greenroom.actors.playhouse import Playhouse
@@ -176,6 +177,7 @@ def serve(settings: Settings, announce: Callable[[str, str], None] = announce_pl
     the process at once.
     """
     start_logging(settings.log)
+    allow_many_sockets()
     return uvloop.run(_serve(settings, announce))
 
 

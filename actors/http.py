@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler
 from greenroom.actors.cors import Cors
 from greenroom.actors.guard import Guard, guarding
 from greenroom.actors.house import House
+from greenroom.actors.limits import reading_in
 from greenroom.actors.metrics import MetricsDoor
 from greenroom.actors.openapi import document
 from greenroom.actors.problems import problem
@@ -39,7 +40,13 @@ def build_app(house: House, *, host: str | None = None) -> web.Application:
     )
     metrics, cors = MetricsDoor(house), Cors(server.allowed_origins)
     app = web.Application(
-        middlewares=[metrics.counting, _edge, cors.preflight, guarding(guard)],
+        middlewares=[
+            metrics.counting,
+            _edge,
+            cors.preflight,
+            guarding(guard),
+            reading_in(server.body_timeout_s),
+        ],
         client_max_size=server.max_body_mb << 20,
     )
     sockets = SocketDoor(house)

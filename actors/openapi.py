@@ -18,6 +18,7 @@ _REFUSALS = {
     401: "A key is required, or the one given is wrong.",
     403: "The Host or Origin is not one that is served.",
     404: "There is no such model, agent or path.",
+    408: "The body did not come in time.",
     409: "It contradicts what exists already.",
     413: "The body is too large.",
     429: "The agent has too much waiting; see Retry-After.",
