@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import uvloop
 
 from greenroom.actors.changeover import Changeover
-from greenroom.actors.gpu import Emit
+from greenroom.actors.gpu import Emit, Flush
 from greenroom.actors.http import serve_http
 from greenroom.actors.limits import allow_many_sockets
 from greenroom.actors.messages import ModelFacts
@@ -26,6 +26,7 @@ from greenroom.actors.production import Ground, Play, vital
 from greenroom.actors.scribe import Scribe
 from greenroom.actors.stagehand import Stagehand
 from greenroom.actors.theatre import Scenes, Theatre
+from greenroom.actors.threads import Threads
 from greenroom.runtime.catalog import ModelEntry, load_catalog
 from greenroom.runtime.claims import check_claims
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
@@ -56,24 +57,19 @@ async def open_house(settings: Settings) -> AsyncIterator[Playhouse]:
     Raises ModelUnavailable, SettingsError, StoreUnusable, and StoreBusy when another process has
     the store.
     """
-    # Decoding and files; they leave the GIL alone, so a few threads are enough.
-    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "greenroom-io")
+    play, ground, ledger = await asyncio.to_thread(_prepare, settings)
+    scribe = Scribe(ledger)
     try:
-        play, ground, ledger = await asyncio.to_thread(_prepare, settings, pool)
-        scribe = Scribe(ledger)
-        try:
-            async with System() as system:
-                yield await _people(system, settings, ground, play, scribe)
-        finally:
-            await scribe.close()
-            await asyncio.to_thread(ledger.close)
-            await asyncio.to_thread(pool.shutdown)
-            await asyncio.to_thread(ground.index.close)
+        async with System() as system:
+            yield await _people(system, settings, ground, play, scribe)
     finally:
-        pool.shutdown(wait=False)
+        await scribe.close()
+        await asyncio.to_thread(ledger.close)
+        await asyncio.to_thread(ground.threads.stop)
+        await asyncio.to_thread(ground.index.close)
 
 
-def _prepare(settings: Settings, pool: Executor) -> tuple[Play, Ground, Ledger]:
+def _prepare(settings: Settings) -> tuple[Play, Ground, Ledger]:
     play = bring(settings, settings.model.name)
     index = Index(settings.store_path)  # first: its lock keeps other processes away
     try:
@@ -86,7 +82,7 @@ def _prepare(settings: Settings, pool: Executor) -> tuple[Play, Ground, Ledger]:
     except GreenroomError:
         index.close()
         raise
-    return play, Ground(vault, index, pool, Meter()), ledger
+    return play, Ground(vault, index, Threads.start(), Meter()), ledger
 
 
 def bring(settings: Settings, name: str) -> Play:
@@ -101,8 +97,9 @@ async def _people(
 ) -> Playhouse:
     """Put up the first production, and bring in whoever stays when it is replaced."""
 
-    def set_stage(play: Play, emit: Emit) -> tuple[Stage, ModelFacts]:
-        return make_stage(settings, play.entry, play.path, ground.pool, emit)
+    def set_stage(play: Play, emit: Emit, flush: Flush) -> tuple[Stage, ModelFacts]:
+        decode = ground.threads.decode
+        return make_stage(settings, play.entry, play.path, decode, emit, flush)
 
     changeover = Changeover(system, settings, ground, partial(bring, settings), set_stage)
     production = await changeover.put_up(play)
@@ -119,7 +116,12 @@ async def _people(
 
 
 def make_stage(
-    settings: Settings, entry: ModelEntry, path: Path, pool: Executor | None, emit: Emit
+    settings: Settings,
+    entry: ModelEntry,
+    path: Path,
+    pool: Executor | None,
+    emit: Emit,
+    flush: Flush = lambda: None,
 ) -> tuple[Stage, ModelFacts]:
     """Load the model and set the stage, on the thread that will own MLX."""
     device = pick_device(settings.model.device)
@@ -162,7 +164,7 @@ def make_stage(
         top_p=float(advice.get("top_p", 1.0)),
     )
     model = last_position_head(loaded.model)
-    return Stage(model, spec, _codec(settings, entry), limits, emit, pool), facts
+    return Stage(model, spec, _codec(settings, entry), limits, emit, pool, flush=flush), facts
 
 
 def announce_plainly(model: str, url: str) -> None:

@@ -24,7 +24,7 @@ class ChatDoor:
         """Validate, open the turn, and answer only once it has started."""
         call = read_chat(
             await request.read(),
-            agent_header=request.headers.get(AGENT_HEADER),
+            headers={name.lower(): value for name, value in request.headers.items()},
             namespace=request[NAMESPACE],
         )
         card = self._house.model

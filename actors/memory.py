@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from greenroom.actors.company import Company
+from greenroom.actors.fetching import fetch
 from greenroom.actors.messages import (
     AgentKey,
     Commit,
-    Fetch,
     FindAgent,
     Forget,
     Keep,
@@ -118,7 +118,7 @@ class Memory:
         """
         store = self._company.store
         matched = await store.ask(Match(self.scope, draft.prompt.tokens[:limit], self._key))
-        fetched = await self._company.keeper.ask(Fetch(tuple(p.segment.id for p in matched)))
+        fetched = await fetch(self._company.keeper, [p.segment.id for p in matched])
         if fetched.bad is not None:
             await store.ask(Forget(fetched.bad))
         good = matched[: len(fetched.payloads)]

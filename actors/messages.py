@@ -97,10 +97,14 @@ class Fetched(msgspec.Struct, frozen=True):
     bad: str | None
 
 
-class Fetch(Request[Fetched], frozen=True):
-    """The encoded bytes of these segments, from memory or from disk."""
+class Fetch(Message, frozen=True):
+    """The encoded bytes of these segments, from memory or from disk; see ``fetching.fetch``.
+
+    Nobody else waits while they are read: not whoever keeps, and not whoever fetches what is hot.
+    """
 
     ids: tuple[str, ...]
+    reply: Channel[Fetched]
 
 
 class Keep(Request[bool], frozen=True):
@@ -150,13 +154,19 @@ class Doom(Request[None], frozen=True):
     ids: tuple[str, ...]
 
 
+class DropStates(Request[int], frozen=True):
+    """Delete the tails and states of these segments, hot ones too; the bytes freed on disk."""
+
+    ids: tuple[str, ...]
+
+
 class Drop(Request[int], frozen=True):
     """Delete files and hot bytes of those of these segments that are still doomed; bytes freed."""
 
     ids: tuple[str, ...]
 
 
-KeeperMessage = Fetch | Keep | Weigh | Outline | Settle | Doom | Drop | Shed
+KeeperMessage = Fetch | Keep | Weigh | Outline | Settle | Doom | Drop | DropStates | Shed
 
 
 # To the store
@@ -294,6 +304,7 @@ class Reach(msgspec.Struct, frozen=True):
 
     rows: Rows
     held: frozenset[str]
+    segments: dict[str, Segment]
 
 
 class Survey(Request[Reach], frozen=True):
@@ -369,6 +380,8 @@ class Cleared(msgspec.Struct, frozen=True):
     num_collected: int
     num_evicted: int
     freed_bytes: int
+    num_superseded: int
+    superseded_bytes: int
 
 
 class Tidy(Request[Cleared], frozen=True):
@@ -440,3 +453,13 @@ class Wake(Request[Ref[AgentMessage]], frozen=True):
 
 
 DirectorMessage = Wake
+
+
+# To the reaper
+
+
+class Sweep(Message, frozen=True):
+    """Have those forgotten whose time is over."""
+
+
+ReaperMessage = Sweep

@@ -1,7 +1,6 @@
 """The house behind every door: one loaded model with its agents."""
 
 import asyncio
-import secrets
 import time
 
 from greenroom.actors.guard import derive_namespace
@@ -111,10 +110,7 @@ class Playhouse(Verbs):
     async def _open_turn(self, request: TurnRequest) -> Channel[TurnEvent]:
         self._check()
         self._check_size(request)
-        # Whoever is not known by now is a new one.
-        key = await self._recognise(request) or AgentKey(
-            request.namespace, f"anon-{secrets.token_hex(6)}"
-        )
+        key = await self._recognition.settled(request)
         # Whoever gave no name and never comes to an answer leaves no trace.
         agent = await self._director.ask(Wake(key, enrol=request.agent is not None))
         reply: Channel[TurnEvent] = Channel(self.settings.actors.channel_capacity)

@@ -1,7 +1,6 @@
 """What plays now: one model on its stage, with the actors that work for it."""
 
 from collections.abc import Callable
-from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ import msgspec
 from greenroom.actors.company import Company
 from greenroom.actors.custodian import Custodian, quota_of
 from greenroom.actors.director import Director
-from greenroom.actors.gpu import Emit, GpuActor, Patience
+from greenroom.actors.gpu import Emit, Flush, GpuActor, Patience
 from greenroom.actors.keeper import Keeper
 from greenroom.actors.messages import (
     Back,
@@ -21,11 +20,14 @@ from greenroom.actors.messages import (
     GpuMessage,
     KeeperMessage,
     ModelFacts,
+    ReaperMessage,
     Shed,
     Wrote,
 )
 from greenroom.actors.meter import Meter
+from greenroom.actors.reaper import Reaper
 from greenroom.actors.store import Store
+from greenroom.actors.threads import Threads
 from greenroom.runtime.admission import Backing
 from greenroom.runtime.audit import recall
 from greenroom.runtime.catalog import ModelEntry
@@ -40,7 +42,7 @@ from greenroom.runtime.supervise import Decision, Supervision, default_decider
 from greenroom.runtime.system import System
 from greenroom.runtime.vault import Vault
 
-SetStage = Callable[["Play", Emit], tuple[Stage, ModelFacts]]
+SetStage = Callable[["Play", Emit, Flush], tuple[Stage, ModelFacts]]
 """Loads a model and sets the stage, on the thread that will own MLX."""
 
 
@@ -57,7 +59,7 @@ class Ground(msgspec.Struct, frozen=True):
 
     vault: Vault
     index: Index
-    pool: Executor
+    threads: Threads
     meter: Meter
 
 
@@ -69,17 +71,20 @@ class Production:
         play: Play,
         company: Company,
         director: Ref[DirectorMessage],
+        reaper: Ref[ReaperMessage],
         system: System,
     ) -> None:
         self.play = play
         self.company = company
         self.director = director
+        self._reaper = reaper
         self._system = system
 
     async def strike(self, limit_s: float) -> None:
         """Stop the actors: turns that run or wait end first, within ``limit_s`` seconds; those
         that do not are given up, and their callers get the retryable ``ActorStopped``."""
         company = self.company
+        await self._system.stop(self._reaper, drain=False)
         await self._system.stop(self.director, limit_s)
         for ref in (company.custodian, company.keeper, company.store, company.gpu):
             await self._system.stop(ref)
@@ -148,12 +153,29 @@ async def put_up(
 
     keeper: Ref[KeeperMessage] = system.spawn(
         "keeper",
-        partial(Keeper, ground.vault, facts.spec, budget_bytes, ground.pool, back, grown),
+        partial(
+            Keeper,
+            ground.vault,
+            facts.spec,
+            budget_bytes,
+            ground.threads.write,
+            ground.threads.read,
+            back,
+            grown,
+        ),
         supervision=vital(),
     )
     custodian: Ref[CustodianMessage] = system.spawn(
         "custodian",
-        partial(Custodian, store, keeper, ground.vault, ground.pool, quota_of(settings.memory)),
+        partial(
+            Custodian,
+            store,
+            keeper,
+            ground.vault,
+            ground.threads.read,
+            quota_of(settings.memory),
+            max(facts.spec.windows, default=0),
+        ),
         supervision=vital(),
     )
     company = Company(
@@ -172,7 +194,10 @@ async def put_up(
         partial(Director, company, mailbox, settings.actors.passivate_after_s),
         supervision=vital(),
     )
-    return Production(play, company, director, system)
+    reaper: Ref[ReaperMessage] = system.spawn(
+        "reaper", partial(Reaper, store, director), supervision=vital()
+    )
+    return Production(play, company, director, reaper, system)
 
 
 def vital() -> Supervision:

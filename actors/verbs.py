@@ -21,9 +21,9 @@ from greenroom.actors.messages import (
     Rollback,
     Vanish,
     Wake,
-    Whose,
 )
 from greenroom.actors.portage import exported, imported
+from greenroom.actors.recognition import Recognition
 from greenroom.actors.roster import unknown
 from greenroom.actors.turn import clip_max_tokens, find_segment, log_entries, whole_history
 from greenroom.runtime.errors import InvalidRequest
@@ -51,6 +51,7 @@ class Verbs:
     def __init__(self, company: Company, director: Ref[DirectorMessage]) -> None:
         self._company = company
         self._director = director
+        self._recognition = Recognition(company)
 
     def resolve_model(self, name: str | None) -> str:
         """The served model's catalog name; see ``House``."""
@@ -98,7 +99,7 @@ class Verbs:
         """What a turn would find; see ``House``."""
         facts = self._company.facts
         facts.text.check_size(request.messages, facts.context_window)
-        key = await self._recognise(request)
+        key = await self._recognition.known(request)
         memory = Memory(key or AgentKey(request.namespace, ""), self._company)
         await memory.load()
         chain = await memory.chain()
@@ -124,18 +125,6 @@ class Verbs:
     ) -> AgentInfo:
         """Take in an agent that was exported; see ``House``."""
         return await imported(self._company, namespace, name, chunks)
-
-    async def _recognise(self, request: TurnRequest) -> AgentKey | None:
-        """The agent that is named, else whoever remembers the history so far."""
-        if request.agent is not None:
-            return AgentKey(request.namespace, request.agent)
-        if request.prompt is not None:
-            return None
-        text = self._company.facts.text
-        frame = Frame(request.tools, request.template_kwargs)
-        rendered = await asyncio.to_thread(text.render, request.messages, frame)
-        tokens = await asyncio.to_thread(text.encode, rendered)
-        return await self._company.store.ask(Whose(request.namespace, tokens, rendered))
 
     async def _set_pin(self, key: AgentKey, segment: str | None, *, pinned: bool) -> str:
         chain = await self._chain(key)
