@@ -152,7 +152,8 @@ def test_a_model_that_cannot_be_served_leaves_the_one_before_it(
 def test_memory_is_back_where_it_was_after_a_swap(models: Path, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tmp_path / "home", models / "one") as client:
-            sizes, arrays = [], []
+            sizes: list[int] = []
+            arrays: list[int] = []
             for name in ("one", "two", "one", "two", "one"):
                 await admin(client, "POST", "models/swap", {"model": str(models / name)})
                 await say(client, "alice", "Hello")
