@@ -8,7 +8,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from greenroom.runtime.errors import GreenroomError
 
-MAX_FILES = 1 << 14
+MAX_FILES = 10_240  # what macOS allows at most
 _LONG_BODIES = "/import"
 
 

@@ -83,7 +83,8 @@ class Playhouse(Verbs):
             await self._hand.swap(model)
         finally:
             # Also when it has gone wrong: then the one before was put up again.
-            self._adopt(self._hand.production)
+            if self._hand.production is not self._production:
+                self._adopt(self._hand.production)
         return self.model
 
     async def offload(self) -> None:
@@ -174,6 +175,7 @@ class Playhouse(Verbs):
     def _adopt(self, production: Production) -> None:
         """From now on everything goes to this production's actors."""
         super().__init__(production.company, production.director)
+        self._production = production
         entry, facts = production.play.entry, production.company.facts
         self._entry = entry
         self.meter = production.company.meter

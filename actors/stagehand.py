@@ -22,6 +22,7 @@ class Stagehand:
         self._is_up = True
         self._changeover = changeover
         self._limit_s = limit_s
+        self._busy = False
         self._changing = False
 
     @property
@@ -48,7 +49,7 @@ class Stagehand:
             if not self._is_up or self.production.play != play:
                 await whole(self._replace(play))
         finally:
-            self._changing = False
+            self._busy = self._changing = False
 
     async def offload(self) -> None:
         """Strike what plays, and put up nothing."""
@@ -56,7 +57,7 @@ class Stagehand:
         try:
             await whole(self._strike())
         finally:
-            self._changing = False
+            self._busy = self._changing = False
 
     async def let_go(self) -> None:
         """Drop what is in memory only to be quick."""
@@ -68,9 +69,9 @@ class Stagehand:
         return await self._changeover.repertoire()
 
     def _begin(self) -> None:
-        if self._changing:
+        if self._busy:
             raise Conflict("the model is being changed already", code="changing")
-        self._changing = True
+        self._busy = True
 
     async def _replace(self, play: Play) -> None:
         before = self.production.play if self._is_up else None
@@ -87,6 +88,8 @@ class Stagehand:
         self._is_up = True
 
     async def _strike(self) -> None:
+        # Only from here on: a model that has to be fetched first keeps nobody waiting.
+        self._changing = True
         if self._is_up:
             self._is_up = False
             await self.production.strike(self._limit_s)
