@@ -29,6 +29,7 @@ from greenroom.actors.messages import (
 from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.census import Plan, plan
+from greenroom.runtime.errors import Unavailable
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import MemorySettings
 from greenroom.runtime.supersede import superseded
@@ -92,13 +93,20 @@ class Custodian(Actor[CustodianMessage]):
                 had = self._room
                 self._room = -1 if num_bytes is None else had - num_bytes
                 if self._room < 0 <= had:
-                    await self._tidy()
+                    await self._round()
             case Rounds():
-                await self._tidy()
+                await self._round()
                 self.context.timer(ROUND_S, Rounds())
             case _:
                 assert_never(message)
         return None
+
+    async def _round(self) -> None:
+        """A disk that refuses is no reason to stop serving: the next round tries again."""
+        try:
+            await self._tidy()
+        except (OSError, Unavailable) as error:
+            self.context.log.warning("the store could not be cleared: %s", error)
 
     async def _erase(self, ids: tuple[str, ...]) -> Freed:
         await self._keeper.ask(Doom(ids))

@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import assert_never
 
@@ -18,6 +18,7 @@ from greenroom.actors.messages import (
     Outline,
     Settle,
     Shed,
+    Warm,
     Weigh,
 )
 from greenroom.runtime.actor import Actor
@@ -58,6 +59,7 @@ class Keeper(Actor[KeeperMessage]):
         self._readers = readers or pool
         self._changed = changed
         self._wrote = wrote
+        self._reads: dict[str, asyncio.Future[Payload]] = {}
         self._unsettled: set[str] = set()  # kept by turns that have not committed yet
         self._doomed: set[str] = set()  # and not kept by anybody since then
 
@@ -66,6 +68,8 @@ class Keeper(Actor[KeeperMessage]):
         match message:
             case Fetch(ids, reply):
                 self.context.background(self._serve(ids, reply))
+            case Warm(ids):
+                self.context.background(self._warm(ids))
             case Keep(segments):
                 pending = sum(payload.num_bytes for _, payload in segments)
                 self._changed(self._hot.num_bytes, pending)
@@ -88,8 +92,7 @@ class Keeper(Actor[KeeperMessage]):
                 for each in ids:
                     self._hot.drop(each)
                 self._changed(self._hot.num_bytes, 0)
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._pool, self._vault.drop_states, ids)
+                return await self._delete(self._vault.drop_states, ids)
             case Drop(ids):
                 freed = await self._drop(ids)
                 self._changed(self._hot.num_bytes, 0)
@@ -115,8 +118,14 @@ class Keeper(Actor[KeeperMessage]):
         self._doomed.difference_update(ids)
         for each in doomed:
             self._hot.drop(each)
+        return await self._delete(self._vault.purge, doomed)
+
+    async def _delete(self, work: Callable[[Sequence[str]], int], ids: Sequence[str]) -> int:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._vault.purge, doomed)
+        try:
+            return await loop.run_in_executor(self._pool, work, ids)
+        except OSError as error:
+            raise StorageFailed(f"files of memories cannot be deleted: {error}") from error
 
     async def _outline(self, ids: tuple[str, ...]) -> tuple[Link | None, ...]:
         loop = asyncio.get_running_loop()
@@ -135,15 +144,14 @@ class Keeper(Actor[KeeperMessage]):
         # What is hot now is held on to: it may be let go of while the others are read.
         hot = {i: payload for i in ids if (payload := self._hot.get(i)) is not None}
         cold = [i for i in ids if i not in hot]
-        loop = asyncio.get_running_loop()
-        reads = [loop.run_in_executor(self._readers, self._read, i) for i in cold]
-        found = await asyncio.gather(*reads, return_exceptions=True)
+        found = await asyncio.gather(*map(self._reading, cold), return_exceptions=True)
         read: dict[str, Payload] = {}
         bad: set[str] = set()
         for segment_id, outcome in zip(cold, found, strict=True):
             if isinstance(outcome, (VaultError, BadPayload)):
                 self.context.log.warning("segment %s is lost: %s", segment_id, outcome)
                 if isinstance(outcome, Damaged):
+                    loop = asyncio.get_running_loop()
                     await loop.run_in_executor(self._pool, self._vault.quarantine, segment_id)
                 bad.add(segment_id)
             elif isinstance(outcome, BaseException):
@@ -151,6 +159,25 @@ class Keeper(Actor[KeeperMessage]):
             else:
                 read[segment_id] = outcome
         return self._good(ids, hot, read, bad)
+
+    async def _warm(self, ids: tuple[str, ...]) -> None:
+        """Whoever fetches what cannot be read will hear of it."""
+        cold = [i for i in ids if self._hot.peek(i) is None]
+        found = await asyncio.gather(*map(self._reading, cold), return_exceptions=True)
+        for segment_id, outcome in zip(cold, found, strict=True):
+            if isinstance(outcome, Payload):
+                self._hot.put(segment_id, outcome)
+        self._changed(self._hot.num_bytes, 0)
+
+    def _reading(self, segment_id: str) -> "asyncio.Future[Payload]":
+        """The segment's one read, however many wait for it."""
+        read = self._reads.get(segment_id)
+        if read is None:
+            loop = asyncio.get_running_loop()
+            read = loop.run_in_executor(self._readers, self._read, segment_id)
+            self._reads[segment_id] = read
+            read.add_done_callback(lambda _: self._reads.pop(segment_id, None))
+        return asyncio.shield(read)
 
     def _read(self, segment_id: str) -> Payload:
         """Blocking. A payload of other shapes or types (another device's floats) is no use here."""

@@ -8,7 +8,6 @@ from greenroom.runtime.codec import Payload
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.job import Job, JobEvent
 from greenroom.runtime.message import Message, Request
-from greenroom.runtime.reach import Rows
 from greenroom.runtime.records import (
     AgentInfo,
     ChatMessage,
@@ -20,6 +19,7 @@ from greenroom.runtime.records import (
 )
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.resume import Link
+from greenroom.runtime.rows import Rows
 from greenroom.runtime.segments import Piece, Segment
 from greenroom.runtime.spec import CacheSpec
 from greenroom.runtime.text import Text
@@ -74,6 +74,19 @@ class Finish(Message, frozen=True):
     keep: int
 
 
+class Named(Message, frozen=True):
+    """What a job has brought is kept as these segments: decoded copies of them can be shared."""
+
+    uid: int
+    ids: tuple[str, ...]
+
+
+class Discard(Message, frozen=True):
+    """These segments are forgotten: nothing decoded of them is to stay."""
+
+    ids: tuple[str, ...]
+
+
 class Count(Request[StageCounters], frozen=True):
     """What the stage has done so far."""
 
@@ -84,7 +97,7 @@ class Back(Message, frozen=True):
     backing: Backing
 
 
-GpuMessage = Describe | Generate | Promote | Finish | Count | Back
+GpuMessage = Describe | Generate | Promote | Finish | Named | Discard | Count | Back
 
 
 # To the keeper
@@ -105,6 +118,12 @@ class Fetch(Message, frozen=True):
 
     ids: tuple[str, ...]
     reply: Channel[Fetched]
+
+
+class Warm(Message, frozen=True):
+    """Somebody is about to fetch these segments: begin to read what is not hot."""
+
+    ids: tuple[str, ...]
 
 
 class Keep(Request[bool], frozen=True):
@@ -166,7 +185,7 @@ class Drop(Request[int], frozen=True):
     ids: tuple[str, ...]
 
 
-KeeperMessage = Fetch | Keep | Weigh | Outline | Settle | Doom | Drop | DropStates | Shed
+KeeperMessage = Warm | Fetch | Keep | Weigh | Outline | Settle | Doom | Drop | DropStates | Shed
 
 
 # To the store

@@ -9,8 +9,9 @@ from typing import Literal
 
 import msgspec
 
-from greenroom.runtime.index import Contents, Index
+from greenroom.runtime.index import Index
 from greenroom.runtime.mending import load
+from greenroom.runtime.rows import Contents
 from greenroom.runtime.segment_file import Damaged, Foreign, Unreadable, VaultError
 from greenroom.runtime.segments import Segment
 from greenroom.runtime.vault import Found, Vault

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from greenroom.runtime.eviction import Census, Clearance, Kept, Stray, clear, quota_bytes
-from greenroom.runtime.reach import Rows
+from greenroom.runtime.rows import Rows
 from greenroom.runtime.vault import Found, Vault
 
 INTERRUPTED_S = 3600.0

@@ -9,93 +9,22 @@ import fcntl
 import os
 import sqlite3
 import zlib
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from greenroom.runtime.errors import GreenroomError, StorageFailed
+from greenroom.runtime.errors import StorageFailed, StoreBusy, StoreTooNew, StoreUnusable
 from greenroom.runtime.lineage import by_chain
 from greenroom.runtime.medium import Medium, make_durable_folder
-from greenroom.runtime.reach import Rows, remove_unneeded, rows, unreachable
+from greenroom.runtime.reach import remove_unneeded, rows, unreachable
+from greenroom.runtime.rows import AgentRow, Contents, PinRow, Rows
 from greenroom.runtime.schema import SCHEMA_VERSION, schema_of, upgrade
 from greenroom.runtime.segments import Segment, digest
 
 _SEGMENT_COLUMNS = "id, parent, namespace, fingerprint, num_bytes, last_used, checksum, record"
 _AGENT_COLUMNS = "namespace, name, head, system, fingerprint, created, last_used, extras"
-
-
-class StoreBusy(GreenroomError):
-    """Another process has this store open; ``path`` is the store's folder."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"the store in {path} is in use by another greenroom process; "
-            "stop that one, or set another home"
-        )
-        self.path = path
-
-
-class StoreUnusable(GreenroomError):
-    """The store's folder ``path`` or its index cannot be used: damaged, or no rights."""
-
-    def __init__(self, path: Path, reason: object) -> None:
-        super().__init__(
-            f"the store in {path} cannot be used ({reason}); mend or move it away, "
-            "or set another home"
-        )
-        self.path = path
-
-
-class StoreTooNew(GreenroomError):
-    """The index was written by a later greenroom; ``found`` is its schema version."""
-
-    def __init__(self, path: Path, found: int) -> None:
-        super().__init__(
-            f"the store in {path} has schema {found}, this greenroom knows {SCHEMA_VERSION}; "
-            "install a newer greenroom, or set another home"
-        )
-        self.path = path
-        self.found = found
-
-
-class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent as the index knows it. Times are in seconds since the epoch."""
-
-    namespace: str
-    name: str
-    head: str | None
-    system: str | None
-    fingerprint: str
-    created: float
-    last_used: float
-    extras: Mapping[str, Any] = {}
-
-
-class PinRow(msgspec.Struct, frozen=True):
-    """An agent keeps a segment, and what its chain needs, from eviction and collection.
-
-    Several agents may pin one segment. ``created`` is in seconds since the epoch.
-    """
-
-    namespace: str
-    agent: str
-    segment: str
-    created: float
-
-
-class Contents(msgspec.Struct, frozen=True):
-    """All that the index holds: agents, segments with parents before children, the ids of the
-    segments that are damaged or lost their chain, which nothing can use any more, pins, and the ids
-    of the segments whose bytes were evicted."""
-
-    agents: tuple[AgentRow, ...]
-    segments: tuple[Segment, ...]
-    broken: tuple[str, ...]
-    pins: tuple[PinRow, ...] = ()
-    evicted: frozenset[str] = frozenset()
 
 
 class Index:
@@ -135,7 +64,7 @@ class Index:
         self._db.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
         found = schema_of(self._db)
         if found > SCHEMA_VERSION:
-            raise StoreTooNew(root, found)
+            raise StoreTooNew(root, found, SCHEMA_VERSION)
         if found < SCHEMA_VERSION:
             with self._transaction():
                 upgrade(self._db, found)

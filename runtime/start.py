@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from greenroom.runtime.forest import Forest
-from greenroom.runtime.index import Contents, Index
+from greenroom.runtime.index import Index
 from greenroom.runtime.mending import Recover, load
+from greenroom.runtime.rows import Contents
 
 MANY = 10_000
 """Segments from which on it pays to keep the garbage collector away from them."""

@@ -13,8 +13,9 @@ import pytest
 
 from greenroom.actors.cli import main
 from greenroom.runtime.audit import Finding, recall, repair, verify
-from greenroom.runtime.index import AgentRow, Index
+from greenroom.runtime.index import Index
 from greenroom.runtime.mending import load
+from greenroom.runtime.rows import AgentRow
 from greenroom.runtime.segments import Segment, chain
 from greenroom.runtime.vault import Vault
 from tests.backstage import payload_of, segment

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 
 from greenroom.runtime.audit import recall, verify
 from greenroom.runtime.codec import Payload
-from greenroom.runtime.index import AgentRow, Index
+from greenroom.runtime.index import Index
 from greenroom.runtime.medium import Medium
 from greenroom.runtime.mending import load
+from greenroom.runtime.rows import AgentRow
 from greenroom.runtime.segments import Segment, chain
 from greenroom.runtime.vault import Vault
 from tests.backstage import payload_of, segment

@@ -20,10 +20,12 @@ from greenroom.actors.messages import (
     Recall,
     Settle,
     Tidy,
+    Wrote,
 )
 from greenroom.runtime.errors import StorageFailed
-from greenroom.runtime.index import Index, PinRow
+from greenroom.runtime.index import Index
 from greenroom.runtime.medium import Medium
+from greenroom.runtime.rows import PinRow
 from greenroom.runtime.vault import Vault
 from tests.backstage import ROOMY, SECRET, Backstage, backstage, payload_of, segment
 
@@ -200,3 +202,28 @@ def test_a_full_disk_refuses_the_turn_and_begins_a_round(tmp_path: Path) -> None
         assert await house.files() == set()
 
     backstage(tmp_path, scenario, Quota(1 << 30, -1.0), Full())
+
+
+class Stubborn(Medium):
+    """Nothing can be deleted but what is temporary."""
+
+    def unlink(self, path: Path) -> None:
+        if path.parent.name != "tmp":
+            raise PermissionError(errno.EPERM, "not yours")
+        super().unlink(path)
+
+
+def test_a_disk_that_deletes_nothing_stops_nobody(tmp_path: Path) -> None:
+    first, second = segment(None, range(40)), segment(None, range(50, 90))
+
+    async def scenario(house: Backstage) -> None:
+        await house.turn(ALICE, first)
+        await house.turn(ALICE, second)
+        with pytest.raises(StorageFailed, match="cannot be deleted"):
+            await house.custodian.ask(Erase((first.id,)))
+        house.custodian.tell(Wrote(None))
+        assert (await house.custodian.ask(Erase(()))).num_segments == 0
+        await house.turn(BOB, first)
+        assert (await fetch(house.keeper, (first.id,))).bad is None
+
+    backstage(tmp_path, scenario, Quota(1 << 30, -1.0), Stubborn())

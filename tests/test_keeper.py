@@ -1,5 +1,6 @@
 """The keeper: bytes from memory or disk, and never a bad one, on a real vault."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,9 +12,10 @@ import uvloop
 
 from greenroom.actors.fetching import fetch
 from greenroom.actors.keeper import Keeper
-from greenroom.actors.messages import Keep, KeeperMessage
+from greenroom.actors.messages import Keep, KeeperMessage, Warm, Weigh
+from greenroom.runtime.codec import Payload
 from greenroom.runtime.ref import Ref
-from greenroom.runtime.segments import make_segment
+from greenroom.runtime.segments import Segment, make_segment
 from greenroom.runtime.spec import CacheSpec
 from greenroom.runtime.system import System
 from greenroom.runtime.vault import Vault
@@ -22,13 +24,15 @@ from tests.test_vault import SPEC, sample
 Scenario = Callable[[Ref[KeeperMessage]], Coroutine[Any, Any, None]]
 
 
-def keeping(root: Path, scenario: Scenario, spec: CacheSpec = SPEC) -> None:
+def keeping(
+    root: Path, scenario: Scenario, spec: CacheSpec = SPEC, vault: Vault | None = None
+) -> None:
     """Run a scenario against a keeper of the store below ``root``, which starts with none hot."""
-    vault = Vault(root)
+    kept = vault or Vault(root)
 
     async def main(pool: ThreadPoolExecutor) -> None:
         async with System() as system:
-            await scenario(system.spawn("keeper", partial(Keeper, vault, spec, 1 << 20, pool)))
+            await scenario(system.spawn("keeper", partial(Keeper, kept, spec, 1 << 20, pool)))
 
     with ThreadPoolExecutor(2) as pool:
         uvloop.run(main(pool))
@@ -99,3 +103,31 @@ def test_a_payload_of_another_shape_is_bad_and_its_file_stays(tmp_path: Path) ->
     keeping(tmp_path, keep)
     keeping(tmp_path, reopened, other)
     assert Vault(tmp_path).path(segment.id).exists()
+
+
+class Counting(Vault):
+    """Counts how often each segment is read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.reads: list[str] = []
+
+    def read(self, segment_id: str) -> tuple[Segment, Payload]:
+        self.reads.append(segment_id)
+        return super().read(segment_id)
+
+
+def test_what_many_wait_for_is_read_once(tmp_path: Path) -> None:
+    segment, payload = sample()
+    vault = Counting(tmp_path)
+    vault.write(segment, payload)
+
+    async def scenario(keeper: Ref[KeeperMessage]) -> None:
+        keeper.tell(Warm((segment.id, "ab" * 20)))
+        both = await asyncio.gather(*(fetch(keeper, (segment.id,)) for _ in range(2)))
+        assert [each.bad for each in both] == [None, None]
+        assert (await fetch(keeper, (segment.id,))).bad is None, "it is hot now"
+        assert (await keeper.ask(Weigh())).num_segments == 1
+        assert vault.reads.count(segment.id) == 1
+
+    keeping(tmp_path, scenario, vault=vault)
