@@ -31,22 +31,9 @@ from greenroom.runtime.catalog import ModelEntry, load_catalog
 from greenroom.runtime.claims import check_claims
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
 from greenroom.runtime.download import ensure_model
-<<<<<<< HEAD
-from greenroom.runtime.errors import GreenroomError
+from greenroom.runtime.errors import GreenroomError, StoreUnusable
 from greenroom.runtime.host import memory_limit, wire_memory
-from greenroom.runtime.index import Index, StoreUnusable
-=======
-from greenroom.runtime.errors import (
-    ActorStopped,
-    GreenroomError,
-    MailboxFull,
-    ModelUnavailable,
-    StoreUnusable,
-)
-from greenroom.runtime.host import memory_limit, wire_memory
-from greenroom.runtime.hot import room_for_copies
 from greenroom.runtime.index import Index
->>>>>>> main
 from greenroom.runtime.ledger import Ledger
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.loader import last_position_head, load, pick_device, pick_platform
