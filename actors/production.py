@@ -42,6 +42,9 @@ from greenroom.runtime.supervise import Decision, Supervision, default_decider
 from greenroom.runtime.system import System
 from greenroom.runtime.vault import Vault
 
+# Whom everybody asks: a thousand agents at once wait in line there. What may pile up is bounded by
+# the agents' own mailboxes, and by the doors.
+PATIENT = MailboxSpec(when_full="wait")
 SetStage = Callable[["Play", Emit, Flush], tuple[Stage, ModelFacts]]
 """Loads a model and sets the stage, on the thread that will own MLX."""
 
@@ -139,6 +142,7 @@ async def put_up(
         "store",
         partial(Store, ground.index, facts.fingerprint, partial(recall, ground.vault)),
         supervision=vital(),
+        mailbox=PATIENT,
     )
     budget_bytes = settings.memory.cache_budget_mb << 20
 
@@ -193,6 +197,7 @@ async def put_up(
         "director",
         partial(Director, company, mailbox, settings.actors.passivate_after_s),
         supervision=vital(),
+        mailbox=PATIENT,
     )
     reaper: Ref[ReaperMessage] = system.spawn(
         "reaper", partial(Reaper, store, director), supervision=vital()
