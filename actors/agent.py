@@ -192,7 +192,7 @@ class AgentActor(Actor[AgentMessage]):
                 for choice, job in zip(choices, jobs, strict=True)
             ]
         )
-        ended = _Ended(choices, len(job.tokens), done, num_heard)
+        ended = _Ended(choices, len(job.tokens), done, num_heard, agreed.notices)
         ending = asyncio.ensure_future(self._finish(turn, outbox, draft, ended))
         try:
             await asyncio.shield(ending)
@@ -275,6 +275,7 @@ class _Ended(msgspec.Struct):
     num_prompt: int
     done: JobDone
     num_heard: int
+    known: tuple[str, ...]  # notices that were due before anything was said
 
     @property
     def usage(self) -> Usage:
@@ -291,5 +292,6 @@ class _Ended(msgspec.Struct):
         """What the caller should know beside the answer."""
         unread = sum(c.parts.unread for c in self.choices)
         if not unread:
-            return ()
-        return (f"tool_call_unread: {unread} calls could not be read and are told as content",)
+            return self.known
+        words = f"tool_call_unread: {unread} calls could not be read and are told as content"
+        return (*self.known, words)

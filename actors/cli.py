@@ -9,12 +9,34 @@ from types import ModuleType
 import shtab
 
 import greenroom
-from greenroom.actors.commands import config, doctor, models, scene, serve, store, version
+from greenroom.actors.commands import (
+    agents,
+    bench,
+    chat,
+    config,
+    doctor,
+    models,
+    scene,
+    serve,
+    store,
+    version,
+)
 from greenroom.actors.commands.output import print_error
 from greenroom.actors.commands.status import Status, status_of
 from greenroom.runtime.errors import GreenroomError
 
-GROUPS: Sequence[ModuleType] = (serve, models, scene, store, doctor, config, version)
+GROUPS: Sequence[ModuleType] = (
+    serve,
+    chat,
+    agents,
+    scene,
+    models,
+    store,
+    bench,
+    doctor,
+    config,
+    version,
+)
 """The command groups in the order in which ``--help`` lists them."""
 
 

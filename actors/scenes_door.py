@@ -41,21 +41,6 @@ class ScenesDoor:
     def __init__(self, house: House) -> None:
         self._house = house
 
-    def routes(self) -> list[web.RouteDef]:
-        """What is served."""
-        one = "/v1/scenes/{name}"
-        return [
-            web.get("/v1/scenes", self.list),
-            web.post("/v1/scenes", self.create),
-            web.get(one, self.info),
-            web.delete(one, self.delete),
-            web.get(f"{one}/transcript", self.transcript),
-            web.get(f"{one}/entries", self.entries),
-            web.post(f"{one}/run", self.run),
-            web.post(f"{one}/lines", self.tell),
-            web.post(f"{one}/votes", self.vote),
-        ]
-
     async def list(self, request: web.Request) -> web.Response:
         """The caller's scenes."""
         return json_answer(
