@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections.abc import Sequence
 from typing import assert_never
 
 import msgspec
@@ -43,17 +44,18 @@ from greenroom.runtime.errors import ChannelCancelled, GreenroomError
 from greenroom.runtime.hearsay import rendered_prompt
 from greenroom.runtime.job import Job, JobDone, JobEnded, JobEvent, JobStarted, JobTokens
 from greenroom.runtime.records import (
+    ChatMessage,
     FinishReason,
     Forgotten,
     TextDelta,
     Timings,
     TurnDone,
     TurnEvent,
+    TurnRequest,
     TurnStarted,
     Usage,
 )
-from greenroom.runtime.segments import chain_length
-from greenroom.runtime.template import Frame
+from greenroom.runtime.segments import Piece, chain_length
 
 
 class _Performed(msgspec.Struct):
@@ -146,13 +148,28 @@ class AgentActor(Actor[AgentMessage]):
             await self._repeat(turn, said, chain_length(chain))
             return
         messages = whole_history(turn.request, chain, self._memory.system, heard)
-        frame = Frame(turn.request.tools, turn.request.template_kwargs)
-        draft = await asyncio.to_thread(self._memory.draft, messages, chain, rendered_prompt, frame)
+        draft = await self._drafted(turn.request, messages, chain)
         max_tokens = clip_max_tokens(turn.request, draft.prompt, facts.context_window)
         draft, pieces = await self._memory.match(draft)
         sampling = fill_sampling(turn.request.sampling, facts)
         job = self._memory.job(draft, pieces, sampling, max_tokens)
         await self._perform(turn, draft, job, len(heard))
+
+    async def _drafted(
+        self, request: TurnRequest, messages: Sequence[ChatMessage], chain: Sequence[Piece]
+    ) -> Draft:
+        """The turn's prompt. Where a history leaves the agent's own chain it may follow another:
+        that of its own past, or of somebody with the same past."""
+        memory, frame = self._memory, self._memory.framed(request)
+
+        async def drafted(on: Sequence[Piece]) -> Draft:
+            return await asyncio.to_thread(memory.draft, messages, on, rendered_prompt, frame)
+
+        draft = await drafted(chain)
+        if request.mode == "say":
+            return draft
+        other = await memory.trace(draft)
+        return await drafted(other) if len(other) > draft.prompt.num_known else draft
 
     async def _repeat(self, turn: Turn, said: str, num_tokens: int) -> None:
         """Tell once more what was answered under this key: its caller did not get it, or forgot."""

@@ -48,6 +48,7 @@ from greenroom.runtime.system import System
 from greenroom.runtime.text import Text
 from greenroom.runtime.trial import serves_rows_together
 from greenroom.runtime.vault import Vault
+from greenroom.runtime.volatile import Volatile
 
 T = TypeVar("T")
 log = logging.getLogger("greenroom.stage")
@@ -137,6 +138,7 @@ async def _people(system: System, settings: Settings, ground: _Ground, pool: Exe
         facts=facts,
         codec=_codec(settings, ground.entry).label,
         durable_turns=settings.memory.durability == "turn",
+        volatile=Volatile(settings.template.volatile),
     )
     mailbox = MailboxSpec(settings.actors.mailbox_capacity)
     director = system.spawn(

@@ -10,10 +10,12 @@ from greenroom.actors.messages import (
     StoreMessage,
 )
 from greenroom.runtime.ref import Ref
+from greenroom.runtime.volatile import Volatile
 
 
 class Company(msgspec.Struct, frozen=True):
-    """Whom an agent works with, and what it knows of the model. ``codec`` as segments name it."""
+    """Whom an agent works with, and what it knows of the model. ``codec`` as segments name it;
+    ``volatile`` is what no prompt keeps."""
 
     gpu: Ref[GpuMessage]
     keeper: Ref[KeeperMessage]
@@ -22,3 +24,4 @@ class Company(msgspec.Struct, frozen=True):
     facts: ModelFacts
     codec: str
     durable_turns: bool
+    volatile: Volatile

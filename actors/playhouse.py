@@ -82,6 +82,7 @@ class Playhouse(Verbs):
         """Hand a turn to its agent; see ``House``."""
         if self._draining:
             raise Unavailable("the server is shutting down", retry_after_s=5.0)
+        request = self._steady(request)
         self._company.facts.text.check_size(request.messages, self._company.facts.context_window)
         # Whoever is not known by now is a new one.
         key = await self._recognise(request) or AgentKey(

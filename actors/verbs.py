@@ -10,6 +10,7 @@ from greenroom.actors.memory import Memory, outline
 from greenroom.actors.messages import (
     AgentKey,
     AgentMessage,
+    Dates,
     DirectorMessage,
     Enrol,
     FindAgent,
@@ -27,6 +28,7 @@ from greenroom.actors.portage import exported, imported
 from greenroom.actors.roster import unknown
 from greenroom.actors.turn import clip_max_tokens, find_segment, log_entries, whole_history
 from greenroom.runtime.errors import InvalidRequest
+from greenroom.runtime.frame import Frame
 from greenroom.runtime.hearsay import rendered_prompt
 from greenroom.runtime.names import validate_name
 from greenroom.runtime.records import (
@@ -39,7 +41,9 @@ from greenroom.runtime.records import (
 )
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.segments import Piece
-from greenroom.runtime.template import Frame
+
+_MOST_DATES = 8
+"""Days that are looked through for whom a history without a name belongs to, the newest first."""
 
 
 class Verbs:
@@ -63,7 +67,9 @@ class Verbs:
             raise InvalidRequest("ttl_s must be above 0.", param="ttl_s", code="out_of_range")
         if request.model is not None:
             self.resolve_model(request.model)
-        return await self._company.store.ask(Enrol(msgspec.structs.replace(request, name=name)))
+        system = request.system and self._company.volatile.clean(request.system)
+        wanted = msgspec.structs.replace(request, name=name, system=system)
+        return await self._company.store.ask(Enrol(wanted))
 
     async def find(self, namespace: str, name: str) -> AgentInfo:
         """What is known of an agent; see ``House``."""
@@ -97,13 +103,14 @@ class Verbs:
     async def probe(self, request: TurnRequest) -> Probe:
         """What a turn would find; see ``House``."""
         facts = self._company.facts
+        request = self._steady(request)
         facts.text.check_size(request.messages, facts.context_window)
         key = await self._recognise(request)
         memory = Memory(key or AgentKey(request.namespace, ""), self._company)
         await memory.load()
         chain = await memory.chain()
         messages = whole_history(request, chain, memory.system)
-        frame = Frame(request.tools, request.template_kwargs)
+        frame = memory.framed(request)
         draft = await asyncio.to_thread(memory.draft, messages, chain, rendered_prompt, frame)
         clip_max_tokens(request, draft.prompt, facts.context_window)
         cached = await memory.foresee(draft)
@@ -116,7 +123,7 @@ class Verbs:
     async def export(self, namespace: str, agent: str) -> AsyncIterator[bytes]:
         """An agent and its memory as one file; see ``House``."""
         known = await self._known(AgentKey(namespace, agent))
-        async for piece in exported(self._company, self.resolve_model(None), known.info):
+        async for piece in exported(self._company, self.resolve_model(None), known):
             yield piece
 
     async def import_agent(
@@ -125,15 +132,27 @@ class Verbs:
         """Take in an agent that was exported; see ``House``."""
         return await imported(self._company, namespace, name, chunks)
 
+    def _steady(self, request: TurnRequest) -> TurnRequest:
+        """The request without what changes every time and means nothing."""
+        messages = self._company.volatile.left_out(request.messages)
+        if not messages:
+            raise InvalidRequest("nothing is said", param="messages", code="empty_array")
+        return msgspec.structs.replace(request, messages=messages)
+
     async def _recognise(self, request: TurnRequest) -> AgentKey | None:
         """The agent that is named, else whoever remembers the history so far."""
         if request.agent is not None:
             return AgentKey(request.namespace, request.agent)
-        text = self._company.facts.text
-        frame = Frame(request.tools, request.template_kwargs)
-        rendered = await asyncio.to_thread(text.render, request.messages, frame)
-        tokens = await asyncio.to_thread(text.encode, rendered)
-        return await self._company.store.ask(Whose(request.namespace, tokens, rendered))
+        text, store = self._company.facts.text, self._company.store
+        dates: tuple[str, ...] = ("",)
+        if text.template.is_dated:  # what is remembered was rendered on its own day
+            dates = (await store.ask(Dates(request.namespace)))[:_MOST_DATES]
+        for date in dates:
+            frame = Frame(request.tools, request.template_kwargs, date)
+            rendered = await asyncio.to_thread(text.render, request.messages, frame)
+            if (known := await store.ask(Whose(request.namespace, rendered))) is not None:
+                return known
+        return None
 
     async def _set_pin(self, key: AgentKey, segment: str | None, *, pinned: bool) -> str:
         chain = await self._chain(key)
