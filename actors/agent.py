@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import secrets
 import time
 from collections.abc import Sequence
 from typing import assert_never
 
 import msgspec
 
+from greenroom.actors.choice import Choice, Terms, siblings, terms, together
 from greenroom.actors.company import Company
 from greenroom.actors.hearing import Hearing
 from greenroom.actors.memory import Memory
@@ -18,9 +18,7 @@ from greenroom.actors.messages import (
     Attend,
     Branch,
     Erase,
-    Finish,
     Fork,
-    Generate,
     Hear,
     Retire,
     Rollback,
@@ -39,13 +37,11 @@ from greenroom.actors.turn import (
 )
 from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
-from greenroom.runtime.channel import Channel
-from greenroom.runtime.errors import ChannelCancelled, GreenroomError
+from greenroom.runtime.errors import ChannelCancelled
 from greenroom.runtime.hearsay import rendered_prompt
-from greenroom.runtime.job import Job, JobDone, JobEnded, JobEvent, JobStarted, JobTokens
+from greenroom.runtime.job import Job, JobDone
 from greenroom.runtime.records import (
     ChatMessage,
-    FinishReason,
     Forgotten,
     TextDelta,
     Timings,
@@ -56,15 +52,6 @@ from greenroom.runtime.records import (
     Usage,
 )
 from greenroom.runtime.segments import Piece, chain_length
-
-
-class _Performed(msgspec.Struct):
-    """What one job brought: filled while it runs."""
-
-    tokens: list[int] = []
-    visible: str = ""
-    kept_text: str = ""
-    reason: FinishReason = "stop"
 
 
 class AgentActor(Actor[AgentMessage]):
@@ -152,8 +139,10 @@ class AgentActor(Actor[AgentMessage]):
         max_tokens = clip_max_tokens(turn.request, draft.prompt, facts.context_window)
         draft, pieces = await self._memory.match(draft)
         sampling = fill_sampling(turn.request.sampling, facts)
-        job = self._memory.job(draft, pieces, sampling, max_tokens)
-        await self._perform(turn, draft, job, len(heard))
+        end = draft.prompt.spans[-1].text
+        agreed = await asyncio.to_thread(terms, facts.text, turn.request, sampling, end)
+        job = self._memory.job(draft, pieces, agreed.sampling, max_tokens)
+        await self._perform(turn, draft, job, agreed, len(heard))
 
     async def _drafted(
         self, request: TurnRequest, messages: Sequence[ChatMessage], chain: Sequence[Piece]
@@ -189,106 +178,82 @@ class AgentActor(Actor[AgentMessage]):
         )
         await outbox.flush()
 
-    async def _perform(self, turn: Turn, draft: Draft, job: Job, num_heard: int) -> None:
+    async def _perform(
+        self, turn: Turn, draft: Draft, job: Job, agreed: Terms, num_heard: int
+    ) -> None:
         """Have the stage run the job, tell the caller what comes, and remember it."""
-        uid = secrets.randbits(62)
-        performed = _Performed()
+        request = turn.request
+        choices = [Choice(self._company, request, agreed, n) for n in range(request.n)]
         outbox = Outbox(turn.reply)
-        # The stage never waits for a reader: its channel holds a whole answer, which is small.
-        async with Channel[JobEvent](capacity=job.max_tokens + 8) as events:
-            self._company.gpu.tell(Generate(uid, job, events))
-            ended = await self._follow(uid, turn, outbox, events, performed, len(job.tokens))
-        ended.num_heard = num_heard
-        ending = asyncio.ensure_future(self._finish(turn, outbox, draft, performed, ended))
+        jobs = siblings(job, agreed, choices[0].uid, request.n)
+        started = asyncio.Event()
+        done, *_ = await together(
+            [
+                choice.perform(self._key.name, job, outbox, started)
+                for choice, job in zip(choices, jobs, strict=True)
+            ]
+        )
+        ended = _Ended(choices, len(job.tokens), done, num_heard)
+        ending = asyncio.ensure_future(self._finish(turn, outbox, draft, ended))
         try:
             await asyncio.shield(ending)
         except asyncio.CancelledError:
             await ending  # a caller who leaves now does not undo a turn that is over
             raise
 
-    async def _follow(
-        self,
-        uid: int,
-        turn: Turn,
-        outbox: Outbox[TurnEvent],
-        events: Channel[JobEvent],
-        performed: _Performed,
-        num_prompt: int,
-    ) -> "_Ended":
-        text = self._company.facts.text
-        reader = text.reader(turn.request.stop)
-        cached = 0
-        async for event in events:
-            match event:
-                case JobStarted(cached_tokens):
-                    cached = cached_tokens
-                    outbox.put(TurnStarted(self._key.name, num_prompt, cached))
-                case JobTokens(tokens) if not reader.stopped:
-                    performed.tokens += tokens
-                    new = reader.read(tokens)
-                    outbox.put(TextDelta(new, tokens))
-                    if reader.stopped:
-                        self._let_go(uid, performed, reader.text)
-                case JobEnded(reason) if not reader.stopped:
-                    performed.reason = reason
-                    if tail := reader.end():
-                        outbox.put(TextDelta(tail, ()))
-                    self._let_go(uid, performed, reader.text)
-                case JobDone():
-                    return _Ended(uid, cached, num_prompt, event)
-                case _:  # what the stage emitted before it knew of a stop string
-                    pass
-        raise GreenroomError("the stage closed a turn without ending it")
-
-    def _let_go(self, uid: int, performed: _Performed, visible: str) -> None:
-        keep, performed.kept_text = self._company.facts.text.kept(performed.tokens, visible)
-        performed.visible = visible
-        self._company.gpu.tell(Finish(uid, keep))
-
     async def _finish(
         self,
         turn: Turn,
         outbox: Outbox[TurnEvent],
         draft: Draft,
-        performed: _Performed,
         ended: "_Ended",
     ) -> None:
         """Make the turn durable, move the head, and tell the caller."""
         emitted = time.perf_counter()
         if self._company.durable_turns:
-            await self._remember(turn, draft, performed, ended)
-            await self._tell_done(turn, outbox, performed, ended, emitted)
+            await self._remember(turn, draft, ended)
+            await self._tell_done(turn, outbox, ended, emitted)
             return
         try:
-            await self._tell_done(turn, outbox, performed, ended, emitted)
+            await self._tell_done(turn, outbox, ended, emitted)
         finally:
-            await self._remember(turn, draft, performed, ended)
+            await self._remember(turn, draft, ended)
 
-    async def _remember(
-        self, turn: Turn, draft: Draft, performed: _Performed, ended: "_Ended"
-    ) -> None:
+    async def _remember(self, turn: Turn, draft: Draft, ended: "_Ended") -> None:
         stop = ended.done.segments[-1].stop if ended.done.segments else 0
-        kept = performed.tokens[: max(0, stop - len(draft.prompt.tokens))]
-        answer = Answer(performed.visible, tuple(kept), performed.kept_text, turn.request.key)
-        await self._memory.grow(draft, answer, ended.uid, ended.done)
+        said = ended.choices[0]
+        kept = said.tokens[: max(0, stop - len(draft.prompt.tokens))]
+        answer = Answer(
+            visible=said.parts.content,
+            tokens=tuple(kept),
+            text=said.kept_text,
+            key=turn.request.key,
+            reasoning=said.parts.reasoning or None,
+            tool_calls=said.parts.calls,
+        )
+        await self._memory.grow(draft, answer, said.uid, ended.done)
         self._hearing.taken(ended.num_heard)
 
     async def _tell_done(
         self,
         turn: Turn,
         outbox: Outbox[TurnEvent],
-        performed: _Performed,
         ended: "_Ended",
         emitted: float,
     ) -> None:
         times = ended.done.times
+        said, *others = [choice.alternative for choice in ended.choices]
         now = time.perf_counter()
         outbox.put(
             TurnDone(
                 agent=self._key.name,
-                text=performed.visible,
-                finish_reason=performed.reason,
-                usage=Usage(ended.num_prompt, len(performed.tokens), ended.cached),
+                text=said.text,
+                finish_reason=said.finish_reason,
+                reasoning=said.reasoning,
+                tool_calls=said.tool_calls,
+                others=tuple(others),
+                usage=ended.usage,
+                notices=ended.notices,
                 timings=Timings(
                     queue_ms=1e3 * (times.admitted - turn.arrived),
                     restore_ms=1e3 * times.restore_s,
@@ -305,8 +270,27 @@ class AgentActor(Actor[AgentMessage]):
 
 
 class _Ended(msgspec.Struct):
-    uid: int
-    cached: int
+    """All that came of a turn's jobs."""
+
+    choices: list[Choice]
     num_prompt: int
     done: JobDone
-    num_heard: int = 0
+    num_heard: int
+
+    @property
+    def usage(self) -> Usage:
+        """The prompt counts once, however many answers it has."""
+        return Usage(
+            self.num_prompt,
+            sum(len(c.tokens) for c in self.choices),
+            self.choices[0].num_cached,
+            sum(c.num_reasoning for c in self.choices),
+        )
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the caller should know beside the answer."""
+        unread = sum(c.parts.unread for c in self.choices)
+        if not unread:
+            return ()
+        return (f"tool_call_unread: {unread} calls could not be read and are told as content",)

@@ -25,16 +25,19 @@ from greenroom.actors.http import serve_http
 from greenroom.actors.keeper import Keeper
 from greenroom.actors.messages import Back, CustodianMessage, Describe, ModelFacts, Shed, Wrote
 from greenroom.actors.playhouse import Playhouse
+from greenroom.actors.scribe import Scribe
 from greenroom.actors.store import Store
+from greenroom.actors.theatre import Scenes, Theatre
 from greenroom.runtime.admission import Backing
 from greenroom.runtime.catalog import ModelEntry, load_catalog
 from greenroom.runtime.claims import check_claims
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
 from greenroom.runtime.download import ensure_model
-from greenroom.runtime.errors import ActorStopped, MailboxFull, ModelUnavailable
+from greenroom.runtime.errors import ActorStopped, GreenroomError, MailboxFull, ModelUnavailable
 from greenroom.runtime.host import memory_limit, wire_memory
 from greenroom.runtime.hot import room_for_copies
 from greenroom.runtime.index import Index, StoreUnusable
+from greenroom.runtime.ledger import Ledger
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.loader import last_position_head, load, pick_device, pick_platform
 from greenroom.runtime.logs import start_logging
@@ -61,6 +64,7 @@ class _Ground(msgspec.Struct, frozen=True):
     model_path: Path
     vault: Vault
     index: Index
+    ledger: Ledger
 
 
 @asynccontextmanager
@@ -73,10 +77,13 @@ async def open_house(settings: Settings) -> AsyncIterator[Playhouse]:
     ground = await asyncio.to_thread(_prepare, settings)
     # Decoding and files; they leave the GIL alone, so a few threads are enough.
     pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "greenroom-io")
+    scribe = Scribe(ground.ledger)
     try:
         async with System() as system:
-            yield await _people(system, settings, ground, pool)
+            yield await _people(system, settings, ground, pool, scribe)
     finally:
+        await scribe.close()
+        await asyncio.to_thread(ground.ledger.close)
         await asyncio.to_thread(pool.shutdown)
         await asyncio.to_thread(ground.index.close)
 
@@ -89,13 +96,19 @@ def _prepare(settings: Settings) -> _Ground:
     try:
         vault = Vault(settings.store_path)
         vault.clear_temporary()
+        ledger = Ledger(settings.store_path)
     except OSError as error:
         index.close()
         raise StoreUnusable(settings.store_path, error) from error
-    return _Ground(entry, path, vault, index)
+    except GreenroomError:
+        index.close()
+        raise
+    return _Ground(entry, path, vault, index, ledger)
 
 
-async def _people(system: System, settings: Settings, ground: _Ground, pool: Executor) -> Playhouse:
+async def _people(
+    system: System, settings: Settings, ground: _Ground, pool: Executor, scribe: Scribe
+) -> Playhouse:
     """Spawn the actors, in the order in which they need each other."""
     make = partial(make_stage, settings, ground.entry, ground.model_path, pool)
     patience = Patience(settings.memory.release_after_s, settings.stage.memory_wait_s)
@@ -146,7 +159,14 @@ async def _people(system: System, settings: Settings, ground: _Ground, pool: Exe
         partial(Director, company, mailbox, settings.actors.passivate_after_s),
         supervision=_vital(),
     )
-    return Playhouse(settings, ground.entry, company, director, system)
+
+    def make_theatre() -> Theatre:
+        return Theatre(scribe, house, mailbox, settings.actors.passivate_after_s)
+
+    theatre = system.spawn("theatre", make_theatre, supervision=_vital())
+    scenes = Scenes(theatre, scribe, settings.actors.channel_capacity)
+    house = Playhouse(settings, ground.entry, company, director, system, scenes)
+    return house
 
 
 def make_stage(

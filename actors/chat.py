@@ -9,11 +9,11 @@ from greenroom.actors.completion import Answer
 from greenroom.actors.guard import NAMESPACE
 from greenroom.actors.house import House
 from greenroom.actors.identity import AGENT_HEADER
-from greenroom.actors.ongoing import Ongoing, opened
+from greenroom.actors.ongoing import BrokenTurn, Ongoing, opened
 from greenroom.actors.openai import read_chat
 from greenroom.actors.problems import problem
 from greenroom.actors.request_id import REQUEST_ID
-from greenroom.runtime.records import TextDelta, TurnDone
+from greenroom.runtime.records import TextDelta, TokenLogprob, TurnDone, TurnRequest
 
 HEAD_HEADER = "X-Agent-Head"
 
@@ -31,22 +31,27 @@ class ChatDoor:
             agent_header=request.headers.get(AGENT_HEADER),
             namespace=request[NAMESPACE],
         )
-        answer = Answer(self._house.resolve_model(call.model), include_usage=call.include_usage)
+        card = self._house.model
+        answer = Answer(
+            self._house.resolve_model(call.model),
+            card.fingerprint,
+            include_usage=call.include_usage,
+        )
         async with opened(self._house, call.turn) as turn:
             if call.stream:
-                return await self._stream(request, turn, answer)
-            return await self._whole(turn, answer)
+                return await self._stream(request, turn, answer, call.turn.n)
+            return await self._whole(turn, answer, call.turn)
 
-    async def _whole(self, turn: Ongoing, answer: Answer) -> web.Response:
-        done = await turn.done()
+    async def _whole(self, turn: Ongoing, answer: Answer, asked: TurnRequest) -> web.Response:
+        done, logprobs = await collected(turn, asked)
         headers = {AGENT_HEADER: done.agent}
         if done.head is not None:
             headers[HEAD_HEADER] = done.head
-        body = msgspec.json.encode(answer.whole(done))
+        body = msgspec.json.encode(answer.whole(done, logprobs))
         return web.Response(body=body, headers=headers, content_type="application/json")
 
     async def _stream(
-        self, request: web.Request, turn: Ongoing, answer: Answer
+        self, request: web.Request, turn: Ongoing, answer: Answer, n: int
     ) -> web.StreamResponse:
         response = web.StreamResponse(
             headers={
@@ -61,7 +66,7 @@ class ChatDoor:
         # write sees it first, returning does the same.
         with suppress(ConnectionResetError):
             try:
-                await self._events(response, turn, answer)
+                await self._events(response, turn, answer, n)
             except ConnectionResetError:
                 raise
             except Exception as error:  # the HTTP edge: an error in mid-stream is told, not hidden
@@ -69,17 +74,34 @@ class ChatDoor:
             await response.write_eof()
         return response
 
-    async def _events(self, response: web.StreamResponse, turn: Ongoing, answer: Answer) -> None:
-        await response.write(_event(msgspec.json.encode(answer.opening(turn.started))))
+    async def _events(
+        self, response: web.StreamResponse, turn: Ongoing, answer: Answer, n: int
+    ) -> None:
+        for choice in range(n):
+            await response.write(_event(msgspec.json.encode(answer.opening(choice))))
         async for event in turn:
             match event:
-                case TextDelta(text=text):
-                    if text:
-                        await response.write(_event(msgspec.json.encode(answer.text(text))))
+                case TextDelta():
+                    if (chunk := answer.piece(event)) is not None:
+                        await response.write(_event(msgspec.json.encode(chunk)))
                 case TurnDone():
                     for chunk in answer.closing(event):
                         await response.write(_event(msgspec.json.encode(chunk)))
         await response.write(_event(b"[DONE]"))
+
+
+async def collected(
+    turn: Ongoing, asked: TurnRequest
+) -> tuple[TurnDone, list[list[TokenLogprob]] | None]:
+    """A turn's end, and the log-probabilities of each of its answers where they were asked for."""
+    logprobs: list[list[TokenLogprob]] = [[] for _ in range(asked.n)]
+    async for event in turn:
+        match event:
+            case TextDelta(logprobs=some, choice=choice):
+                logprobs[choice] += some
+            case TurnDone():
+                return event, None if asked.sampling.top_logprobs is None else logprobs
+    raise BrokenTurn("a turn ended without saying how")
 
 
 def _event(data: bytes) -> bytes:

@@ -26,13 +26,15 @@ class ModelCard(msgspec.Struct, frozen=True):
     """The served model as callers see it.
 
     ``name`` is its catalog name, ``hf_id`` its Hugging Face id where it has one, ``context_window``
-    in tokens, ``created`` in seconds since the epoch.
+    in tokens, ``created`` in seconds since the epoch. ``fingerprint`` is OpenAI's: what with equal
+    seeds gives equal answers.
     """
 
     name: str
     hf_id: str | None
     context_window: int
     created: int
+    fingerprint: str = "fp_unknown"
 
 
 class Status(msgspec.Struct, frozen=True):

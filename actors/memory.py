@@ -171,6 +171,7 @@ class Memory:
             sampling=sampling,
             handle=self._handle if is_prefix(draft.matched, self._copied) else None,
             background=background,
+            scope=draft.namespace,
         )
 
     async def grow(self, draft: Draft, answer: Answer | None, uid: int, done: JobDone) -> None:

@@ -5,17 +5,27 @@ from typing import Any
 import msgspec
 
 from greenroom.actors.conversation import Message, read_messages
-from greenroom.actors.fields import decode, refuse_unknown
+from greenroom.actors.fields import decode, refuse_unknown, within
 from greenroom.actors.identity import speaker
 from greenroom.actors.options import Options, sampling, stops, token_limit
+from greenroom.actors.tooling import (
+    FormatBody,
+    NamedTool,
+    ToolBody,
+    read_choice,
+    read_format,
+    read_tools,
+)
 from greenroom.runtime.errors import InvalidRequest
-from greenroom.runtime.records import TurnRequest
+from greenroom.runtime.records import Sampling, TurnRequest
+
+MAX_N = 8
+MAX_TOP_LOGPROBS = 20
 
 # Accepted and without effect here: they are about billing, storing or tracing elsewhere, or hints.
 HARMLESS = frozenset(
     {
         "metadata",
-        "parallel_tool_calls",
         "prompt_cache_key",
         "prompt_cache_retention",
         "safety_identifier",
@@ -33,12 +43,6 @@ class StreamOptions(msgspec.Struct):
     include_obfuscation: bool | None = None
 
 
-class ResponseFormat(msgspec.Struct):
-    """The shape of the answer; only free text is served."""
-
-    type: str = "text"
-
-
 class Unsupported(msgspec.Struct):
     """Parameters that would change the answer and are not implemented.
 
@@ -46,22 +50,10 @@ class Unsupported(msgspec.Struct):
     """
 
     audio: Any = None
-    chat_template_kwargs: dict[str, msgspec.Raw] | None = None
-    frequency_penalty: float | None = None
     function_call: Any = None
     functions: list[msgspec.Raw] | None = None
-    logit_bias: dict[str, float] | None = None
-    logprobs: bool | None = None
     modalities: list[str] | None = None
-    n: int | None = None
     prediction: Any = None
-    presence_penalty: float | None = None
-    reasoning_effort: str | None = None
-    repetition_penalty: float | None = None
-    response_format: ResponseFormat | None = None
-    tool_choice: Any = None
-    tools: list[msgspec.Raw] | None = None
-    top_logprobs: int | None = None
     verbosity: str | None = None
     web_search_options: Any = None
 
@@ -75,28 +67,28 @@ class ChatBody(Options):
     stream_options: StreamOptions | None = None
     max_completion_tokens: int | None = None
     agent: str | None = None
+    n: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[ToolBody] | None = None
+    tool_choice: str | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: FormatBody | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 KNOWN = HARMLESS.union(ChatBody.__struct_fields__, Unsupported.__struct_fields__)
 
 # The values that ask for nothing; anything absent from this table has None only.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
-    "chat_template_kwargs": ({},),
-    "frequency_penalty": (0.0,),
     "functions": ([],),
-    "logit_bias": ({},),
-    "logprobs": (False,),
+    "function_call": ("none", "auto"),
     "modalities": (["text"],),
-    "n": (1,),
-    "presence_penalty": (0.0,),
-    "reasoning_effort": ("none",),
-    "repetition_penalty": (1.0,),
-    "response_format": (ResponseFormat(),),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "top_logprobs": (0,),
     "verbosity": ("medium",),
 }
+_INSTEAD = {"functions": "tools", "function_call": "tool_choice"}
+_NO_THOUGHT = ("none", "minimal")
 
 
 class ChatCall(msgspec.Struct, frozen=True):
@@ -111,36 +103,68 @@ class ChatCall(msgspec.Struct, frozen=True):
 def read_chat(body: bytes, *, agent_header: str | None, namespace: str) -> ChatCall:
     """The chat request in ``body``. Raises ``InvalidRequest`` that names the field at fault."""
     refuse_unknown(decode(body, dict[str, msgspec.Raw]), KNOWN)
-    _refuse_unsupported(decode(body, Unsupported))
+    refuse_unsupported(decode(body, Unsupported))
     chat = decode(body, ChatBody)
     agent, model = speaker(agent_header, chat.agent, chat.model)
-    stream = bool(chat.stream)
-    if chat.stream_options is not None and not stream:
-        raise InvalidRequest(
-            "stream_options needs stream to be true.", param="stream_options", code="invalid_value"
-        )
+    within("n", chat.n, 1, MAX_N)
+    tools = read_tools(chat.tools)
+    many = chat.parallel_tool_calls is not False
+    may_call, forced = read_choice(chat.tool_choice, tools, many=many)
     turn = TurnRequest(
         messages=read_messages(chat.messages),
         agent=agent,
         namespace=namespace,
         max_tokens=_max_tokens(chat),
         stop=stops(chat),
-        sampling=sampling(chat),
+        sampling=_sampling(chat),
+        tools=tools,
+        may_call=may_call,
+        # A call that is forced comes before the form of what is said.
+        constraint=forced or read_format(chat.response_format),
+        template_kwargs=_template_kwargs(chat),
+        n=chat.n or 1,
     )
-    usage = chat.stream_options is not None and bool(chat.stream_options.include_usage)
-    return ChatCall(turn, model, stream, usage)
+    return ChatCall(turn, model, bool(chat.stream), wants_usage(chat.stream_options, chat.stream))
 
 
-def _refuse_unsupported(asked: Unsupported) -> None:
+def wants_usage(options: StreamOptions | None, stream: bool | None) -> bool:
+    """Whether a stream ends with its usage; raises ``InvalidRequest`` where there is no stream."""
+    if options is not None and not stream:
+        raise InvalidRequest(
+            "stream_options needs stream to be true.", param="stream_options", code="invalid_value"
+        )
+    return options is not None and bool(options.include_usage)
+
+
+def refuse_unsupported(asked: msgspec.Struct) -> None:
+    """Raise ``InvalidRequest`` for the first field of ``asked`` that asks for anything."""
     for param in asked.__struct_fields__:
         value = getattr(asked, param)
         if value is None or value in _NEUTRAL.get(param, ()):
             continue
+        instead = f"send {_INSTEAD[param]} instead" if param in _INSTEAD else "leave it out"
         raise InvalidRequest(
-            f"{param} is not supported here yet; leave it out.",
-            param=param,
-            code="unsupported_parameter",
+            f"{param} is not supported here; {instead}.", param=param, code="unsupported_parameter"
         )
+
+
+def _sampling(chat: ChatBody) -> Sampling:
+    within("top_logprobs", chat.top_logprobs, 0, MAX_TOP_LOGPROBS)
+    if chat.top_logprobs and not chat.logprobs:
+        raise InvalidRequest(
+            "top_logprobs needs logprobs to be true.", param="top_logprobs", code="invalid_value"
+        )
+    wanted = (chat.top_logprobs or 0) if chat.logprobs else None
+    return msgspec.structs.replace(sampling(chat), top_logprobs=wanted)
+
+
+def _template_kwargs(chat: ChatBody) -> dict[str, Any]:
+    """The template's variables; an effort of "none" or "minimal" also turns thinking off."""
+    given: dict[str, Any] = {}
+    if chat.reasoning_effort is not None:
+        given["reasoning_effort"] = chat.reasoning_effort
+        given["enable_thinking"] = chat.reasoning_effort not in _NO_THOUGHT
+    return given | (chat.chat_template_kwargs or {})
 
 
 def _max_tokens(chat: ChatBody) -> int | None:

@@ -22,6 +22,11 @@ class Outbox(Generic[E]):
         self._waiting: deque[E] = deque()
         self._empty: asyncio.Future[None] | None = None
 
+    @property
+    def num_waiting(self) -> int:
+        """Events that the channel has had no room for yet."""
+        return len(self._waiting)
+
     def put(self, event: E) -> None:
         """Send the event when its turn comes. Raises ChannelCancelled once the reader has left."""
         self._check()

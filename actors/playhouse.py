@@ -17,6 +17,7 @@ from greenroom.actors.messages import (
     Turn,
     Wake,
 )
+from greenroom.actors.theatre import Scenes
 from greenroom.actors.verbs import Verbs
 from greenroom.runtime.catalog import ModelEntry, check_requested
 from greenroom.runtime.channel import Channel
@@ -49,14 +50,20 @@ class Playhouse(Verbs):
         company: Company,
         director: Ref[DirectorMessage],
         system: System,
+        scenes: Scenes,
     ) -> None:
         self.settings = settings
         self.model = ModelCard(
-            entry.name, entry.hub_id, company.facts.context_window, int(time.time())
+            entry.name,
+            entry.hub_id,
+            company.facts.context_window,
+            int(time.time()),
+            f"fp_{company.facts.fingerprint[:12]}",
         )
         self._entry = entry
         super().__init__(company, director)
         self.system = system
+        self.scenes = scenes
         self.namespace = derive_namespace(settings.server.api_key)
         self._draining = False
 

@@ -77,6 +77,11 @@ class DecodeBatch:
         assert cache is not None
         return cache
 
+    def copies(self, uid: int) -> list[Any]:
+        """A row's caches, in lazy copies: the row goes on."""
+        caches: list[Any] = self._batch.extract_cache(self._batch.uids.index(uid))
+        return caches
+
     def drop(self, uids: Sequence[int]) -> None:
         """Take rows out and forget them."""
         self._batch.filter([i for i, u in enumerate(self._batch.uids) if u not in uids])

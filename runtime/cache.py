@@ -137,6 +137,42 @@ def restore(
     return _nest(flat, spec.lists)
 
 
+def branch(
+    spec: CacheSpec, caches: Sequence[Any], held: Snapshot | None, position: int, headroom: int
+) -> list[Any]:
+    """A copy of the caches as they were after ``position`` tokens, with room for ``headroom`` more.
+
+    ``caches`` may have gone further. ``held`` is what the layers that forget had at ``position``,
+    or of windows at most one token later; None where there are none.
+    """
+    flat: list[Any] = []
+    for index, (cell, cache) in enumerate(zip(spec.layers, cells(caches), strict=True)):
+        kept = held.layers[index] if held is not None else None
+        if isinstance(cell, StateSpec):
+            assert isinstance(kept, tuple)
+            copy = ArraysCache(len(cell.arrays))
+            copy.state = ([*kept], None, None)
+            flat.append(copy)
+        elif cell.kind == "window":
+            assert isinstance(kept, Rows)
+            first = max(0, position - cell.window)
+            rows = kept.cut(first, position)
+            front = position - first - rows[0].shape[2]
+            flat.append(_attention(cell, _padded(rows, front, 0), position))
+        else:
+            rows = (cache.keys[..., :position, :], cache.values[..., :position, :])
+            spare = capacity_for(position + headroom) - position
+            flat.append(_attention(cell, _padded(rows, 0, spare), position))
+    mx.eval([cache.state for cache in flat])
+    return _nest(flat, spec.lists)
+
+
+def _padded(rows: KVState, front: int, back: int) -> KVState:
+    """The same with so many rows of zeros before and behind."""
+    keys, values = (mx.pad(each, [(0, 0), (0, 0), (front, back), (0, 0)]) for each in rows)
+    return keys, values
+
+
 def resume_position(spec: CacheSpec, pieces: Sequence[tuple[Payload, int]], limit: int) -> int:
     """The deepest position up to ``limit`` at which ``restore`` can take the pieces up."""
     links = [link(spec, payload, used) for payload, used in pieces]

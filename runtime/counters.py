@@ -66,7 +66,8 @@ class StageCounters(msgspec.Struct):
     Of every reply the seconds between two of its tokens are in ``gap_s``; of every job those
     until it was admitted in ``queue_s``, and of those that answer the ones until the first token
     in ``ttft_s``, both from when the stage got it. ``chunk_tokens`` has the size of every prefill
-    chunk and ``batch_rows`` the rows of every decode step.
+    chunk and ``batch_rows`` the rows of every decode step. ``shared_tokens`` were taken from
+    others on stage that had just computed them.
 
     ``waiting``, ``running`` and ``memory`` are as of now; ``short_of_memory`` counts the jobs that
     had to wait for memory, ``refused`` those that were told that there is none, ``cut_short`` the
@@ -83,6 +84,7 @@ class StageCounters(msgspec.Struct):
     restored_tokens: int = 0
     restore_s: float = 0.0
     resident_hits: int = 0
+    shared_tokens: int = 0
     jobs: int = 0
     cancelled: int = 0
     short_of_memory: int = 0

@@ -105,8 +105,7 @@ class Entrance:
         if s.cache:
             trim_prompt_cache(s.cache, s.cache[0].offset - s.computed)
             return True
-        headroom = len(s.job.tokens) - s.computed + min(s.job.max_tokens, HEADROOM)
-        s.cache = restore(self._spec, s.pieces(), headroom, self._pool)
+        s.cache = restore(self._spec, s.pieces(), s.headroom, self._pool)
         return False
 
     def has_room(self, uid: int, num_tokens: int) -> bool:

@@ -29,7 +29,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     With ``max_tokens`` 0 nothing is generated: the job is done when its prompt is, without a
     ``JobEnded``. One in the ``background`` gets on only while nobody else is on stage. A
-    ``matcher``, which is the job's own, keeps what is generated within a grammar.
+    ``matcher``, which is the job's own, keeps what is generated within a grammar. Jobs of one
+    ``scope`` that begin alike may share what is computed; with None nothing is shared.
     """
 
     tokens: tuple[int, ...]
@@ -42,6 +43,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     handle: int | None = None
     background: bool = False
     matcher: LLMatcher | None = None
+    scope: str | None = None
 
 
 class Encoded(msgspec.Struct, frozen=True):

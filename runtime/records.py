@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from greenroom.runtime.constraint import Constraint
+
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -80,6 +82,10 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     wants them; ``template_kwargs`` (``enable_thinking``, ``reasoning_effort``, ...) are variables
     of the template, which ignores those it does not know. A "say" with a ``key`` is answered once:
     asked again under the same key, the agent repeats what it remembers to have answered.
+
+    Calls of the ``tools`` are read out of the answer if it ``may_call`` them; a ``constraint`` says
+    what the answer must be. Of ``n`` answers to the one prompt the agent remembers the first; the
+    others have seeds of their own, made from the turn's.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -92,14 +98,21 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     tools: tuple[Tool, ...] = ()
     template_kwargs: Mapping[str, Any] = {}
     key: str | None = None
+    may_call: bool = True
+    constraint: Constraint | None = None
+    n: int = 1
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one turn; ``cached_tokens`` of the prompt needed no forward pass."""
+    """Tokens of one turn; ``cached_tokens`` of the prompt needed no forward pass.
+
+    ``completion_tokens`` are those of all its answers, ``reasoning_tokens`` of them thoughts.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    reasoning_tokens: int = 0
 
 
 class Timings(msgspec.Struct, frozen=True):
@@ -141,15 +154,37 @@ class TokenLogprob(msgspec.Struct, frozen=True):
     top: tuple["TokenLogprob", ...] = ()
 
 
+class ToolCallDelta(msgspec.Struct, frozen=True):
+    """More of the answer's call number ``index``; its first piece has ``id`` and ``name``."""
+
+    index: int
+    arguments: str
+    id: str | None = None
+    name: str | None = None
+
+
 class TextDelta(msgspec.Struct, frozen=True, tag=True):
     """New text (possibly empty while a character is incomplete) and the token ids behind it.
 
-    ``logprobs`` are those of the tokens, where they were asked for.
+    ``reasoning`` and ``tool_calls`` are what came of those parts of the answer, ``logprobs`` those
+    of the tokens, where they were asked for. ``choice`` counts the answers to one prompt from 0.
     """
 
     text: str
     tokens: tuple[int, ...]
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    choice: int = 0
+
+
+class Alternative(msgspec.Struct, frozen=True):
+    """Another answer to the same prompt, which the agent does not remember."""
+
+    text: str
+    finish_reason: FinishReason
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class TurnDone(msgspec.Struct, frozen=True, tag=True):
@@ -157,6 +192,8 @@ class TurnDone(msgspec.Struct, frozen=True, tag=True):
 
     The agent stands at ``head``; None when that is not on disk yet (durability "async").
     ``tool_calls`` are what the model wants to have called, ``reasoning`` what it thought aloud.
+    Neither is part of ``text``. ``others`` are the answers that the agent does not remember, the
+    second to the ``n``-th.
     ``notices`` say what the caller should know beside the answer, each a code, a colon and words.
     """
 
@@ -169,6 +206,7 @@ class TurnDone(msgspec.Struct, frozen=True, tag=True):
     notices: tuple[str, ...] = ()
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    others: tuple[Alternative, ...] = ()
 
 
 TurnEvent = TurnStarted | TextDelta | TurnDone

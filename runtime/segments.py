@@ -20,6 +20,8 @@ Message = dict[str, Any]
 Tokens = npt.NDArray[np.uint32]
 
 _TOKEN = np.dtype("<u4")
+TOKEN_BYTES = _TOKEN.itemsize
+"""Of one packed token."""
 _ADDRESS_VERSION = b"greenroom segment 1"
 
 

@@ -10,7 +10,7 @@ from greenroom.runtime.encoding import encode
 from greenroom.runtime.grammar import GrammarMask
 from greenroom.runtime.job import Encoded, Job, JobTimes
 from greenroom.runtime.plan import Lane, Phase, SequenceView
-from greenroom.runtime.resident import Span
+from greenroom.runtime.resident import HEADROOM, Span
 from greenroom.runtime.sampling import Draw, make_draw
 from greenroom.runtime.snapshot import Snapshot, take
 from greenroom.runtime.spec import CacheSpec
@@ -51,6 +51,11 @@ class StageSequence:
         stop = next((mark for mark in self.marks if mark > self.computed), len(self.job.tokens))
         left = stop - self.computed
         return SequenceView(uid, self.phase, left, self.order, self.planned, self.lane)
+
+    @property
+    def headroom(self) -> int:
+        """Tokens for which there should be room behind the ``computed`` ones."""
+        return len(self.job.tokens) - self.computed + min(self.job.max_tokens, HEADROOM)
 
     def pieces(self) -> list[tuple[Payload, int]]:
         """The job's pieces, the last ones shortened to the ``resumed`` tokens."""

@@ -27,11 +27,13 @@ from greenroom.runtime.plan import (
     GRAIN,
     Lane,
     Phase,
+    SequenceView,
     StepPlan,
     plan,
 )
 from greenroom.runtime.records import FinishReason
 from greenroom.runtime.sequence import StageSequence
+from greenroom.runtime.sharing import Sharing
 from greenroom.runtime.snapshot import take
 from greenroom.runtime.spec import CacheSpec
 
@@ -68,12 +70,15 @@ class Stage:
         self._order = 0
         self.counters = StageCounters()
         self._entrance = Entrance(spec, limits, emit, self.counters, pool)
+        grid = limits.chunk_tokens if limits.schedule == "fixed" else None
+        self._sharing = Sharing(spec, self._sequences, self._batch, grid)
 
     @property
     def idle(self) -> bool:
         """Whether a step would do nothing."""
         still = all(
-            s.phase is Phase.ENDED or self._entrance.waits(s) for s in self._sequences.values()
+            s.phase is Phase.ENDED or self._entrance.waits(s) or self._sharing.waits(s)
+            for s in self._sequences.values()
         )
         return still and not self._entrance.unsettled
 
@@ -106,6 +111,7 @@ class Stage:
         if sequence is None:
             return
         self.counters.cancelled += 1
+        self._sharing.forget(sequence)
         if sequence.in_batch:
             self._batch.drop([uid])
         self._entrance.release(uid)
@@ -157,9 +163,7 @@ class Stage:
     def _plan(self) -> StepPlan:
         """A plan of which everybody has room in memory."""
         while True:
-            everybody = self._sequences.items()
-            present = [s.view(uid) for uid, s in everybody if not self._entrance.waits(s)]
-            todo = plan(present, self._limits.budget(self._pace))
+            todo = plan(self._present(), self._limits.budget(self._pace))
             if (chunk := todo.prefill or todo.background) is None:
                 return todo
             verdict = self._entrance.admit(chunk[0], self._sequences[chunk[0]])
@@ -168,10 +172,27 @@ class Stage:
             if verdict is Verdict.NEVER:
                 del self._sequences[chunk[0]]
 
+    def _present(self) -> list[SequenceView]:
+        """Everybody who waits neither for memory nor for what another is computing."""
+        present = [(u, s) for u, s in self._sequences.items() if not self._entrance.waits(s)]
+        front = [s.phase for _, s in present if s.lane is Lane.FOREGROUND]
+        busy = front.count(Phase.PREFILL) + front.count(Phase.DECODE)
+        if busy < self._limits.max_batch_size:  # else nobody begins in this step
+            present = [(u, s) for u, s in present if not self._sharing.waits(s)]
+        return [s.view(uid) for uid, s in present]
+
     def _enter(self, uid: int, s: StageSequence) -> None:
         s.admitted_at = self._now()
+        source = self._sharing.source(s)
+        if source is not None:
+            s.computed = source.position
         self._emit(uid, JobStarted(cached_tokens=s.computed))
-        resident = self._entrance.enter(s)
+        resident = False
+        if source is None:
+            resident = self._entrance.enter(s)
+        else:
+            self._sharing.enter(s, source)
+            self.counters.shared_tokens += source.position - s.resumed
         s.restore_s = self._now() - s.admitted_at
         self.counters.queue_s.add(s.admitted_at - s.submitted_at)
         self.counters.restored(s.computed, s.restore_s, resident=resident)
@@ -181,6 +202,7 @@ class Stage:
         s = self._sequences[uid]
         if s.phase is Phase.WAITING:
             self._enter(uid, s)
+            num_tokens = min(num_tokens, s.view(uid).remaining)  # another may have had more
         started = self._now()
         stop = s.computed + num_tokens
         tokens = mx.array(s.job.tokens[s.computed : stop], dtype=mx.uint32)[None]
@@ -259,5 +281,6 @@ class Stage:
         """Encode what is new, and let go of the floats."""
         segments = s.encoded(self._codec, self._spec, keep)
         del self._sequences[uid]
+        self._sharing.forget(s)
         self._emit(uid, JobDone(segments=segments, times=s.times))
         self._entrance.keep(uid, s, segments)

@@ -11,9 +11,11 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.frame import PLAIN, Frame
+from greenroom.runtime.parts import read_marks
 from greenroom.runtime.records import ChatMessage
 from greenroom.runtime.template import num_characters
 from greenroom.runtime.template_probe import probe
+from greenroom.runtime.vocabulary import Vocabulary
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -33,6 +35,8 @@ class Text:
     def __init__(self, tokenizer: TokenizerWrapper) -> None:
         self._tokenizer: Any = tokenizer
         self.template, self.report = probe(tokenizer)
+        self.marks = read_marks(tokenizer)
+        self.vocabulary = Vocabulary(tokenizer)
         self.stop_tokens: tuple[int, ...] = tuple(sorted(tokenizer.eos_token_ids))
         self._specials = tuple(str(t) for t in self._tokenizer.get_added_vocab())
         self._longest = max((len(t) for t in self._tokenizer.get_vocab()), default=1)

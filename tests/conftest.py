@@ -10,6 +10,7 @@ from hypothesis import settings
 from greenroom.runtime.catalog import load_catalog
 from greenroom.runtime.download import ensure_model
 from greenroom.runtime.layers import load_settings
+from tests.server import Server, make_home, running
 
 # How long an example takes is the machine's affair: a bound on time fails on a busy one.
 settings.register_profile("greenroom", deadline=None)
@@ -20,6 +21,13 @@ settings.load_profile("greenroom")
 def default_model_path() -> Path:
     """The folder of the model that every machine can run, GPU or not."""
     return ensure_model(load_catalog().default("cpu"), load_settings().settings.models_path)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A live server with the default model, shared by tests that leave only memories behind."""
+    with running(make_home(tmp_path_factory.mktemp("server"))) as live:
+        yield live
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -76,6 +76,7 @@ def test_a_whole_answer() -> None:
             "completion_tokens": 7,
             "total_tokens": 28,
             "prompt_tokens_details": {"cached_tokens": 5},
+            "completion_tokens_details": {"reasoning_tokens": 0},
         }
         assert body["greenroom"]["timings"]["ttft_ms"] == 3.0
         assert not house.left.is_set()

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom.actors.openai import KNOWN, ChatCall, read_chat
+from greenroom.runtime.constraint import ForcedCalls, JsonAnswer
 from greenroom.runtime.errors import InvalidRequest
-from greenroom.runtime.records import ChatMessage, Sampling, ToolCall
+from greenroom.runtime.records import ChatMessage, Sampling, Tool, ToolCall
 from tests.house import question
 
 
@@ -109,6 +110,9 @@ def test_who_is_speaking() -> None:
     assert read(question(model="carol@")).model is None
 
 
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
 @pytest.mark.parametrize(
     ("more", "param"),
     [
@@ -158,6 +162,26 @@ def test_who_is_speaking() -> None:
         ({"agent": ""}, "agent"),
         ({"model": "@smol"}, "model"),
         ({"max_token": 5}, "max_token"),
+        ({"n": 0}, "n"),
+        ({"n": 9}, "n"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"presence_penalty": 2.1}, "presence_penalty"),
+        ({"frequency_penalty": -2.1}, "frequency_penalty"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"logit_bias": {"a": 1}}, "logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"tools": [{"type": "custom"}]}, "tools[0].type"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        ({"tools": [TOOL, TOOL]}, "tools[1].function.name"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": "maybe", "tools": [TOOL]}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "g"}}, "tools": [TOOL]},
+         "tool_choice"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"),
     ],
 )  # fmt: skip
 def test_a_bad_field_is_named(more: dict[str, object], param: str) -> None:
@@ -167,20 +191,13 @@ def test_a_bad_field_is_named(more: dict[str, object], param: str) -> None:
 @pytest.mark.parametrize(
     ("param", "value", "neutral"),
     [
-        ("tools", [{"type": "function"}], []),
-        ("tool_choice", "required", "auto"),
         ("functions", [{}], []),
-        ("response_format", {"type": "json_object"}, {"type": "text"}),
-        ("n", 2, 1),
-        ("logprobs", True, False),
-        ("top_logprobs", 3, 0),
-        ("logit_bias", {"5": 1}, {}),
-        ("presence_penalty", 0.1, 0),
-        ("frequency_penalty", 0.1, 0.0),
-        ("repetition_penalty", 1.1, 1),
+        ("function_call", {"name": "f"}, "auto"),
+        ("audio", {}, None),
         ("modalities", ["audio"], ["text"]),
         ("prediction", {}, None),
-        ("chat_template_kwargs", {"enable_thinking": False}, {}),
+        ("verbosity", "low", "medium"),
+        ("web_search_options", {}, None),
     ],
 )
 def test_what_is_not_implemented_is_refused_by_name(
@@ -189,6 +206,61 @@ def test_what_is_not_implemented_is_refused_by_name(
     error = refused(question(**{param: value}))
     assert (error.param, error.code) == (param, "unsupported_parameter")
     assert read(question(**{param: neutral})) == read(question())
+
+
+def test_tools_and_which_must_be_called() -> None:
+    tools = {"tools": [TOOL]}
+    named = {"type": "function", "function": {"name": "f"}}
+    turn = read(question(**tools)).turn
+    assert (turn.tools, turn.may_call, turn.constraint) == (
+        (Tool("f", None, {"type": "object"}),),
+        True,
+        None,
+    )
+    assert not read(question(**tools, tool_choice="none")).turn.may_call
+    assert read(question(**tools, tool_choice="required")).turn.constraint == ForcedCalls(many=True)
+    alone = read(question(**tools, tool_choice="required", parallel_tool_calls=False)).turn
+    assert alone.constraint == ForcedCalls()
+    assert read(question(**tools, tool_choice=named)).turn.constraint == ForcedCalls("f")
+    both = question(**tools, tool_choice=named, response_format={"type": "json_object"})
+    assert read(both).turn.constraint == ForcedCalls("f")
+
+
+def test_the_form_of_the_answer() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
+    asked = read(question(response_format=form)).turn.constraint
+    assert asked == JsonAnswer(schema, "response_format.json_schema.schema")
+    json_object = read(question(response_format={"type": "json_object"})).turn
+    assert json_object.constraint == JsonAnswer({"type": "object"})
+    assert read(question(response_format={"type": "text"})) == read(question())
+
+
+def test_logprobs_penalties_and_biases() -> None:
+    drawn = read(
+        question(
+            logprobs=True, top_logprobs=2, presence_penalty=1, frequency_penalty=-1,
+            repetition_penalty=1.2, logit_bias={"5": -100, "3": 1.5},
+        )
+    ).turn.sampling  # fmt: skip
+    assert drawn == Sampling(
+        top_logprobs=2, presence_penalty=1.0, frequency_penalty=-1.0, repetition_penalty=1.2,
+        logit_bias=((3, 1.5), (5, -100.0)),
+    )  # fmt: skip
+    assert read(question(logprobs=True)).turn.sampling.top_logprobs == 0
+    assert read(question(logprobs=False)).turn.sampling.top_logprobs is None
+
+
+def test_an_effort_is_told_to_the_template() -> None:
+    def told(**more: object) -> object:
+        return read(question(**more)).turn.template_kwargs
+
+    assert told(reasoning_effort="high") == {"reasoning_effort": "high", "enable_thinking": True}
+    assert told(reasoning_effort="none") == {"reasoning_effort": "none", "enable_thinking": False}
+    own = {"enable_thinking": True, "x": [1]}
+    assert told(reasoning_effort="none", chat_template_kwargs=own) == {
+        "reasoning_effort": "none", **own,
+    }  # fmt: skip
 
 
 def test_harmless_parameters_and_nulls_change_nothing() -> None:

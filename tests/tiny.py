@@ -108,6 +108,7 @@ class StageRig:
         handle: int | None = None,
         background: bool = False,
         matcher: LLMatcher | None = None,
+        scope: str | None = None,
     ) -> None:
         """Submit a prompt whose first tokens are the ``pieces``, cut where they may be stood on."""
         pieces = standing(self.spec, pieces)
@@ -123,6 +124,7 @@ class StageRig:
             handle=handle,
             background=background,
             matcher=matcher,
+            scope=scope,
         )
         self.stage.submit(uid, job)
 

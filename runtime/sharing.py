@@ -1,0 +1,122 @@
+"""One computation for prompts that begin alike while the first of them is still on stage.
+
+What is remembered is shared through segments; those of a turn come into being when it ends. Until
+then whoever brings the same beginning waits for the one who computes it already, and starts from
+a copy of its floats: the same that it would have computed itself.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from greenroom.runtime.batch import DecodeBatch
+from greenroom.runtime.cache import branch
+from greenroom.runtime.plan import Lane, Phase
+from greenroom.runtime.prefix import common_prefix
+from greenroom.runtime.segments import TOKEN_BYTES, pack_tokens
+from greenroom.runtime.sequence import StageSequence
+from greenroom.runtime.spec import CacheSpec
+
+WORTH = 16
+"""Tokens that must be saved: for fewer nobody waits."""
+
+
+class Source(msgspec.Struct, frozen=True):
+    """The first ``position`` tokens of the sequence ``uid``, which has them or is to have them."""
+
+    uid: int
+    position: int
+
+
+class Sharing:
+    """Who waits for whom, and copies of what was waited for. On the MLX thread.
+
+    ``sequences`` are all that the stage knows, ``batch`` holds the caches of those that decode.
+    Only sequences of one ``scope`` share; a sequence waits only for one that came before it, and
+    looks anew at every step, so that nobody waits for what is cancelled. With ``grid``, the chunk
+    size of the fixed schedule, it goes on where it would have begun a chunk by itself.
+    """
+
+    def __init__(
+        self,
+        spec: CacheSpec,
+        sequences: Mapping[int, StageSequence],
+        batch: DecodeBatch,
+        grid: int | None,
+    ) -> None:
+        self._spec = spec
+        self._sequences = sequences
+        self._batch = batch
+        self._grid = grid
+        self._common: dict[tuple[int, int], int] = {}  # by the two's orders
+
+    def waits(self, s: StageSequence) -> bool:
+        """Whether a sequence had better wait for what another is about to compute."""
+        if s.phase is not Phase.WAITING:
+            return False
+        source = self.source(s)
+        return source is not None and self._sequences[source.uid].computed < source.position
+
+    def source(self, s: StageSequence) -> Source | None:
+        """Where a sequence that has not begun may take the most from; None: from nobody."""
+        found: Source | None = None
+        for uid, other in self._sequences.items():
+            if self._may_give(other, s):
+                position = self._position(other, s)
+                if position > (found.position if found else s.computed + WORTH - 1):
+                    found = Source(uid, position)
+        return found
+
+    def enter(self, s: StageSequence, source: Source) -> None:
+        """Give the sequence copies of the source's caches, up to where they are of use to it."""
+        other = self._sequences[source.uid]
+        caches = self._batch.copies(source.uid) if other.in_batch else other.cache
+        held = next((h for h in other.snapshots if h.position >= source.position), None)
+        s.cache = branch(self._spec, caches, held, source.position, s.headroom)
+        s.snapshots = [h for h in other.snapshots if h.position <= source.position]
+
+    def forget(self, s: StageSequence) -> None:
+        """The sequence is gone."""
+        self._common = {pair: n for pair, n in self._common.items() if s.order not in pair}
+
+    def _may_give(self, other: StageSequence, s: StageSequence) -> bool:
+        same = (
+            other.order < s.order
+            and other.job.scope == s.job.scope is not None
+            and (other.resumed, other.job.encode_from) == (s.resumed, s.job.encode_from)
+        )
+        # Nobody in the foreground waits for the background, which may be long in coming.
+        behind = other.lane is Lane.BACKGROUND and s.lane is Lane.FOREGROUND
+        return same and not (behind and other.computed < len(other.job.tokens))
+
+    def _position(self, other: StageSequence, s: StageSequence) -> int:
+        """Up to where ``s`` may take what ``other`` computes."""
+        most = min(self._shared(other, s), len(s.job.tokens) - 1)
+        if self._spec.forgetful:
+            ends = _kept(other.marks, stateful=self._spec.stateful)
+            return max((p for p in ends if p <= most and _same(other, s, p)), default=0)
+        if self._grid is None:
+            return most
+        return max((p for p in _grid(other, self._grid) if p <= most), default=0)
+
+    def _shared(self, other: StageSequence, s: StageSequence) -> int:
+        pair = (other.order, s.order)
+        if pair not in self._common:
+            one, two = pack_tokens(other.job.tokens), pack_tokens(s.job.tokens)
+            self._common[pair] = common_prefix(one, two) // TOKEN_BYTES
+        return self._common[pair]
+
+
+def _kept(marks: Sequence[int], *, stateful: bool) -> Sequence[int]:
+    """Where layers that forget can be taken up: where they were looked at, and in a window one
+    token before, since the next token does not see the oldest row."""
+    return marks if stateful else [*marks, *(mark - 1 for mark in marks)]
+
+
+def _same(other: StageSequence, s: StageSequence, position: int) -> bool:
+    """Whether ``other`` looks at its layers wherever ``s`` has to, up to there."""
+    return {mark for mark in s.marks if mark <= position} <= set(other.marks)
+
+
+def _grid(s: StageSequence, chunk_tokens: int) -> Sequence[int]:
+    return [*range(s.resumed + chunk_tokens, len(s.job.tokens), chunk_tokens), len(s.job.tokens)]
