@@ -1,7 +1,6 @@
 """An agent: a named conversation with a life of its own, one turn at a time."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
 from typing import assert_never
@@ -30,6 +29,7 @@ from greenroom.actors.turn import (
     Answer,
     Draft,
     answered,
+    bare_prompt,
     clip_max_tokens,
     fill_sampling,
     find_segment,
@@ -117,9 +117,17 @@ class AgentActor(Actor[AgentMessage]):
 
     async def _turn(self, turn: Turn) -> None:
         """What is wrong with the request is told to the caller, and no more."""
+        meter = self._company.meter
         try:
-            with contextlib.suppress(ChannelCancelled):  # the caller has left, the work has ended
-                await self._take(turn)
+            await self._take(turn)
+        except ChannelCancelled:  # the caller has left, the work has ended
+            meter.broken("left")
+        except asyncio.CancelledError:
+            meter.broken("left")
+            raise
+        except Exception:
+            meter.broken("failed")
+            raise
         finally:
             self._memory.let_go()
             self._hearing.resume()
@@ -151,11 +159,13 @@ class AgentActor(Actor[AgentMessage]):
         that of its own past, or of somebody with the same past."""
         memory, frame = self._memory, self._memory.framed(request)
 
+        tokenized = bare_prompt(request) or rendered_prompt
+
         async def drafted(on: Sequence[Piece]) -> Draft:
-            return await asyncio.to_thread(memory.draft, messages, on, rendered_prompt, frame)
+            return await asyncio.to_thread(memory.draft, messages, on, tokenized, frame)
 
         draft = await drafted(chain)
-        if request.mode == "say":
+        if request.mode == "say" or request.prompt is not None:
             return draft
         other = await memory.trace(draft)
         return await drafted(other) if len(other) > draft.prompt.num_known else draft
@@ -244,28 +254,28 @@ class AgentActor(Actor[AgentMessage]):
         times = ended.done.times
         said, *others = [choice.alternative for choice in ended.choices]
         now = time.perf_counter()
-        outbox.put(
-            TurnDone(
-                agent=self._key.name,
-                text=said.text,
-                finish_reason=said.finish_reason,
-                reasoning=said.reasoning,
-                tool_calls=said.tool_calls,
-                others=tuple(others),
-                usage=ended.usage,
-                notices=ended.notices,
-                timings=Timings(
-                    queue_ms=1e3 * (times.admitted - turn.arrived),
-                    restore_ms=1e3 * times.restore_s,
-                    ttft_ms=1e3 * (times.first_token - turn.arrived),
-                    decode_ms=1e3 * (times.last_token - times.first_token),
-                    commit_ms=1e3 * (now - emitted),
-                    prefill_ms=1e3 * times.prefill_s,
-                    max_gap_ms=1e3 * times.max_gap_s,
-                ),
-                head=self._memory.head if self._company.durable_turns else None,
-            )
+        done = TurnDone(
+            agent=self._key.name,
+            text=said.text,
+            finish_reason=said.finish_reason,
+            reasoning=said.reasoning,
+            tool_calls=said.tool_calls,
+            others=tuple(others),
+            usage=ended.usage,
+            notices=ended.notices,
+            timings=Timings(
+                queue_ms=1e3 * (times.admitted - turn.arrived),
+                restore_ms=1e3 * times.restore_s,
+                ttft_ms=1e3 * (times.first_token - turn.arrived),
+                decode_ms=1e3 * (times.last_token - times.first_token),
+                commit_ms=1e3 * (now - emitted),
+                prefill_ms=1e3 * times.prefill_s,
+                max_gap_ms=1e3 * times.max_gap_s,
+            ),
+            head=self._memory.head if self._company.durable_turns else None,
         )
+        self._company.meter.done(done)
+        outbox.put(done)
         await outbox.flush()
 
 

@@ -20,15 +20,18 @@ import uvloop
 from greenroom.actors.company import Company
 from greenroom.actors.custodian import Custodian, quota_of
 from greenroom.actors.director import Director
-from greenroom.actors.gpu import Emit, GpuActor, Patience
+from greenroom.actors.gpu import Emit, Flush, GpuActor, Patience
 from greenroom.actors.http import serve_http
 from greenroom.actors.keeper import Keeper
 from greenroom.actors.messages import Back, CustodianMessage, Describe, ModelFacts, Shed, Wrote
+from greenroom.actors.meter import Meter
 from greenroom.actors.playhouse import Playhouse
+from greenroom.actors.reaper import Reaper
 from greenroom.actors.scribe import Scribe
 from greenroom.actors.store import Store
 from greenroom.actors.theatre import Scenes, Theatre
 from greenroom.runtime.admission import Backing
+from greenroom.runtime.audit import recall
 from greenroom.runtime.catalog import ModelEntry, load_catalog
 from greenroom.runtime.claims import check_claims
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
@@ -120,7 +123,9 @@ async def _people(
     gpu = system.spawn("gpu", partial(GpuActor, make, [], patience, relieve), supervision=_vital())
     facts = await _unless_failed(system, gpu.ask(Describe()))
     store = system.spawn(
-        "store", partial(Store, ground.index, facts.fingerprint), supervision=_vital()
+        "store",
+        partial(Store, ground.index, facts.fingerprint, partial(recall, ground.vault)),
+        supervision=_vital(),
     )
     budget_bytes = settings.memory.cache_budget_mb << 20
 
@@ -150,6 +155,7 @@ async def _people(
         custodian=custodian,
         facts=facts,
         codec=_codec(settings, ground.entry).label,
+        meter=Meter(),
         durable_turns=settings.memory.durability == "turn",
         volatile=Volatile(settings.template.volatile),
     )
@@ -159,6 +165,7 @@ async def _people(
         partial(Director, company, mailbox, settings.actors.passivate_after_s),
         supervision=_vital(),
     )
+    system.spawn("reaper", partial(Reaper, store, director), supervision=_vital())
 
     def make_theatre() -> Theatre:
         return Theatre(scribe, house, mailbox, settings.actors.passivate_after_s)
@@ -170,7 +177,12 @@ async def _people(
 
 
 def make_stage(
-    settings: Settings, entry: ModelEntry, path: Path, pool: Executor | None, emit: Emit
+    settings: Settings,
+    entry: ModelEntry,
+    path: Path,
+    pool: Executor | None,
+    emit: Emit,
+    flush: Flush = lambda: None,
 ) -> tuple[Stage, ModelFacts]:
     """Load the model and set the stage, on the thread that will own MLX."""
     device = pick_device(settings.model.device)
@@ -213,7 +225,7 @@ def make_stage(
         top_p=float(advice.get("top_p", 1.0)),
     )
     model = last_position_head(loaded.model)
-    return Stage(model, spec, _codec(settings, entry), limits, emit, pool), facts
+    return Stage(model, spec, _codec(settings, entry), limits, emit, pool, flush=flush), facts
 
 
 def announce_plainly(model: str, url: str) -> None:

@@ -1,21 +1,17 @@
 """``POST /v1/chat/completions``: a turn told as one JSON document or as server-sent events."""
 
-from contextlib import suppress
-
 import msgspec
 from aiohttp import web
 
-from greenroom.actors.completion import Answer
+from greenroom.actors.answers import HEAD_HEADER
+from greenroom.actors.completion import Answer, Chunk, ReadSoFar
 from greenroom.actors.guard import NAMESPACE
 from greenroom.actors.house import House
 from greenroom.actors.identity import AGENT_HEADER
-from greenroom.actors.ongoing import BrokenTurn, Ongoing, opened
-from greenroom.actors.openai import read_chat
-from greenroom.actors.problems import problem
-from greenroom.actors.request_id import REQUEST_ID
-from greenroom.runtime.records import TextDelta, TokenLogprob, TurnDone, TurnRequest
-
-HEAD_HEADER = "X-Agent-Head"
+from greenroom.actors.ongoing import Ongoing, collected, opened
+from greenroom.actors.openai import ChatCall, read_chat
+from greenroom.actors.sse import CACHED_HEADER, EventStream, framed, streaming, wants_progress
+from greenroom.runtime.records import TextDelta, TurnDone, TurnProgress, TurnRequest
 
 
 class ChatDoor:
@@ -28,7 +24,7 @@ class ChatDoor:
         """Validate, open the turn, and answer only once it has started."""
         call = read_chat(
             await request.read(),
-            agent_header=request.headers.get(AGENT_HEADER),
+            headers={name.lower(): value for name, value in request.headers.items()},
             namespace=request[NAMESPACE],
         )
         card = self._house.model
@@ -37,72 +33,52 @@ class ChatDoor:
             card.fingerprint,
             include_usage=call.include_usage,
         )
+        if call.stream:
+            return await self._stream(request, call, answer)
         async with opened(self._house, call.turn) as turn:
-            if call.stream:
-                return await self._stream(request, turn, answer, call.turn.n)
             return await self._whole(turn, answer, call.turn)
 
     async def _whole(self, turn: Ongoing, answer: Answer, asked: TurnRequest) -> web.Response:
         done, logprobs = await collected(turn, asked)
-        headers = {AGENT_HEADER: done.agent}
+        headers = {AGENT_HEADER: done.agent, CACHED_HEADER: str(done.usage.cached_tokens)}
         if done.head is not None:
             headers[HEAD_HEADER] = done.head
         body = msgspec.json.encode(answer.whole(done, logprobs))
         return web.Response(body=body, headers=headers, content_type="application/json")
 
     async def _stream(
-        self, request: web.Request, turn: Ongoing, answer: Answer, n: int
+        self, request: web.Request, call: ChatCall, answer: Answer
     ) -> web.StreamResponse:
-        response = web.StreamResponse(
-            headers={
-                "Content-Type": "text/event-stream; charset=utf-8",
-                "Cache-Control": "no-cache",
-                "X-Accel-Buffering": "no",
-                AGENT_HEADER: turn.started.agent,
-            }
-        )
-        await response.prepare(request)
-        # A client that leaves ends the handler, and with it the turn, by cancellation; where the
-        # write sees it first, returning does the same.
-        with suppress(ConnectionResetError):
-            try:
-                await self._events(response, turn, answer, n)
-            except ConnectionResetError:
-                raise
-            except Exception as error:  # the HTTP edge: an error in mid-stream is told, not hidden
-                await response.write(_event(problem(error, request[REQUEST_ID]).json()))
-            await response.write_eof()
-        return response
+        keepalive_s = self._house.settings.server.keepalive_s
+        async with (
+            streaming(request, keepalive_s) as stream,
+            opened(self._house, call.turn) as turn,
+        ):
+            started = turn.started
+            await stream.open(
+                {AGENT_HEADER: started.agent, CACHED_HEADER: str(started.cached_tokens)}
+            )
+            for choice in range(call.turn.n):
+                await stream.send(_told(answer.opening(choice)))
+            await self._events(stream, turn, answer, progress=wants_progress(request))
+        return stream.response
 
     async def _events(
-        self, response: web.StreamResponse, turn: Ongoing, answer: Answer, n: int
+        self, stream: EventStream, turn: Ongoing, answer: Answer, *, progress: bool
     ) -> None:
-        for choice in range(n):
-            await response.write(_event(msgspec.json.encode(answer.opening(choice))))
-        async for event in turn:
-            match event:
+        async for happened in turn.events():
+            match happened:
                 case TextDelta():
-                    if (chunk := answer.piece(event)) is not None:
-                        await response.write(_event(msgspec.json.encode(chunk)))
+                    if (chunk := answer.piece(happened)) is not None:
+                        await stream.send(_told(chunk))
+                case TurnProgress():
+                    if progress:
+                        await stream.send(_told(answer.progress(happened)))
                 case TurnDone():
-                    for chunk in answer.closing(event):
-                        await response.write(_event(msgspec.json.encode(chunk)))
-        await response.write(_event(b"[DONE]"))
+                    for chunk in answer.closing(happened):
+                        await stream.send(_told(chunk))
+        await stream.send(framed(b"[DONE]"))
 
 
-async def collected(
-    turn: Ongoing, asked: TurnRequest
-) -> tuple[TurnDone, list[list[TokenLogprob]] | None]:
-    """A turn's end, and the log-probabilities of each of its answers where they were asked for."""
-    logprobs: list[list[TokenLogprob]] = [[] for _ in range(asked.n)]
-    async for event in turn:
-        match event:
-            case TextDelta(logprobs=some, choice=choice):
-                logprobs[choice] += some
-            case TurnDone():
-                return event, None if asked.sampling.top_logprobs is None else logprobs
-    raise BrokenTurn("a turn ended without saying how")
-
-
-def _event(data: bytes) -> bytes:
-    return b"data: " + data + b"\n\n"
+def _told(chunk: Chunk | ReadSoFar) -> bytes:
+    return framed(msgspec.json.encode(chunk))

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -14,8 +15,16 @@ from greenroom.actors.outbox import Outbox
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.constraint import ForcedCalls
 from greenroom.runtime.errors import GreenroomError
-from greenroom.runtime.job import Job, JobDone, JobEnded, JobEvent, JobStarted, JobTokens
-from greenroom.runtime.parts import Parts
+from greenroom.runtime.job import (
+    Job,
+    JobDone,
+    JobEnded,
+    JobEvent,
+    JobProgress,
+    JobStarted,
+    JobTokens,
+)
+from greenroom.runtime.parts import BARE, Marks, Parts
 from greenroom.runtime.records import (
     Alternative,
     FinishReason,
@@ -23,12 +32,15 @@ from greenroom.runtime.records import (
     TextDelta,
     TokenLogprob,
     TurnEvent,
+    TurnProgress,
     TurnRequest,
     TurnStarted,
 )
 from greenroom.runtime.text import Text
 from greenroom.runtime.toolformat import Thinking, ToolFormat, forced_format
 
+PROGRESS_S = 0.25
+"""Between two words about how far a prompt has been read."""
 _NEXT_SEED = 0xD1B54A32D192ED03  # odd, and not the step between a seed's own positions
 
 
@@ -38,6 +50,7 @@ class Terms(msgspec.Struct, frozen=True):
     ``calls`` is how calls are written, None to read none; ``matcher`` is to be copied, not used.
     """
 
+    marks: Marks
     calls: ToolFormat | None
     thinking: Thinking | None
     matcher: LLMatcher | None
@@ -50,7 +63,7 @@ def terms(text: Text, request: TurnRequest, sampling: Sampling, prompt: str) -> 
     Takes a second for the first turn that needs the vocabulary: to be called off the event loop.
     Raises InvalidRequest for a schema that cannot be enforced.
     """
-    marks = text.marks
+    marks = text.marks if request.prompt is None else BARE
     thinking = marks.thinking_after(prompt)
     calls = marks.calls if request.tools and request.may_call else None
     matcher = None
@@ -68,7 +81,7 @@ def terms(text: Text, request: TurnRequest, sampling: Sampling, prompt: str) -> 
             sampling = msgspec.structs.replace(sampling, logit_bias=biases)
     if sampling.top_logprobs is not None:
         text.vocabulary.utf8(0)
-    return Terms(calls, thinking, matcher, sampling)
+    return Terms(marks, calls, thinking, matcher, sampling)
 
 
 def siblings(job: Job, agreed: Terms, uid: int, n: int) -> list[Job]:
@@ -107,10 +120,10 @@ class Choice:
         self.num_cached = 0
         self.kept_text = ""
         thinking = agreed.thinking is not None and agreed.thinking.begun
-        text = company.facts.text
-        self.parts = Parts(text.marks, request.tools, agreed.calls, thinking=thinking)
+        self.parts = Parts(agreed.marks, request.tools, agreed.calls, thinking=thinking)
+        self._bare = request.prompt is not None
         self._company = company
-        self._reader = text.reader(request.stop)
+        self._reader = company.facts.text.reader(request.stop)
         self._reason: FinishReason = "stop"
 
     @property
@@ -131,8 +144,11 @@ class Choice:
 
         The first choice tells that the turn has ``started``; the others wait for that.
         """
-        # The stage never waits for a reader: its channel holds a whole answer, which is small.
-        async with Channel[JobEvent](capacity=job.max_tokens + 8) as events:
+        # The stage never waits for a reader: its channel holds a whole answer, which is small, and
+        # what may be said of the prompt while it is read.
+        capacity = job.max_tokens + len(job.tokens) + 8
+        told_at = time.perf_counter()
+        async with Channel[JobEvent](capacity) as events:
             self._company.gpu.tell(Generate(self.uid, job, events))
             if self.number:
                 await started.wait()
@@ -142,6 +158,10 @@ class Choice:
                         self.num_cached = cached_tokens
                         outbox.put(TurnStarted(agent, len(job.tokens), cached_tokens))
                         started.set()
+                    case JobProgress(done) if not self.number:
+                        if (now := time.perf_counter()) - told_at >= PROGRESS_S:
+                            told_at = now
+                            outbox.put(TurnProgress(len(job.tokens), done))
                     case JobTokens(tokens, logprobs) if not self._reader.stopped:
                         outbox.put(self._read(tokens, logprobs))
                         if self._reader.stopped:
@@ -158,9 +178,15 @@ class Choice:
     def _read(self, tokens: tuple[int, ...], logprobs: tuple[TokenLogprob, ...]) -> TextDelta:
         self.tokens += tokens
         self.num_reasoning += len(tokens) if self.parts.thinks else 0
-        said = self.parts.read(self._reader.read(tokens))
+        said = self.parts.read(self._spaced(self._reader.read(tokens)))
         told = tuple(self._spelled(each) for each in logprobs)
         return TextDelta(said.content, tokens, said.reasoning, said.calls, told, self.number)
+
+    def _spaced(self, new: str) -> str:
+        """What continues a bare prompt keeps the space that detokenizers drop in front."""
+        if not self._bare or self.parts.content or not new or new.startswith(" "):
+            return new
+        return " " + new if self._company.facts.text.decode(self.tokens).startswith(" ") else new
 
     def _spelled(self, logprob: TokenLogprob) -> TokenLogprob:
         return msgspec.structs.replace(

@@ -9,6 +9,7 @@ from greenroom.actors.messages import (
     ModelFacts,
     StoreMessage,
 )
+from greenroom.actors.meter import Meter
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.volatile import Volatile
 
@@ -23,5 +24,6 @@ class Company(msgspec.Struct, frozen=True):
     custodian: Ref[CustodianMessage]
     facts: ModelFacts
     codec: str
+    meter: Meter
     durable_turns: bool
     volatile: Volatile

@@ -15,6 +15,7 @@ from greenroom.runtime.records import (
     TokenLogprob,
     ToolCall,
     TurnDone,
+    TurnProgress,
     Usage,
 )
 
@@ -168,6 +169,15 @@ class Chunk(msgspec.Struct, frozen=True):
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
 
 
+class ReadSoFar(msgspec.Struct, frozen=True):
+    """How much of the prompt has been read; OpenAI has no such event."""
+
+    id: str
+    prompt_tokens: int
+    done_tokens: int
+    object: Literal["greenroom.progress"] = "greenroom.progress"
+
+
 class Answer:
     """The identity that all parts of one response share."""
 
@@ -219,6 +229,10 @@ class Answer:
         logprobs = spelled(event.logprobs) if event.logprobs else None
         return self._chunk(ChunkChoice(delta, index=event.choice, logprobs=logprobs))
 
+    def progress(self, read: TurnProgress) -> ReadSoFar:
+        """How much of the prompt has been read; only for clients that have asked for it."""
+        return ReadSoFar(self._id, read.prompt_tokens, read.done_tokens)
+
     def closing(self, done: TurnDone) -> list[Chunk]:
         """Why each choice ended and, when asked for, a chunk without choices for the usage."""
         chunks = [
@@ -232,9 +246,7 @@ class Answer:
         return chunks
 
     def _chunk(self, choice: ChunkChoice) -> Chunk:
-        return Chunk(
-            self._id, self._created, self._model, [choice], self._fingerprint, self._usage
-        )
+        return Chunk(self._id, self._created, self._model, [choice], self._fingerprint, self._usage)
 
 
 def answers(done: TurnDone) -> list[Alternative]:
@@ -248,10 +260,10 @@ def spelled(logprobs: Iterable[TokenLogprob]) -> Logprobs:
     return Logprobs(
         [
             ContentLogprob(
-                _as_text(each.utf8),
+                as_text(each.utf8),
                 each.logprob,
                 list(each.utf8),
-                [TopLogprob(_as_text(t.utf8), t.logprob, list(t.utf8)) for t in each.top],
+                [TopLogprob(as_text(t.utf8), t.logprob, list(t.utf8)) for t in each.top],
             )
             for each in logprobs
         ]
@@ -287,5 +299,6 @@ def _called(call: ToolCall) -> Called:
     return Called(call.id, CalledFunction(call.name, call.arguments))
 
 
-def _as_text(utf8: bytes) -> str:
+def as_text(utf8: bytes) -> str:
+    """A token's text, with a mark where it is only a part of a character."""
     return utf8.decode("utf-8", "replace")

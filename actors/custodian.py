@@ -1,7 +1,6 @@
 """The custodian: sees to it that what is not needed leaves the disk."""
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import TypeVar, assert_never
@@ -28,8 +27,7 @@ from greenroom.actors.messages import (
 )
 from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
-from greenroom.runtime.census import Count, count, free_bytes
-from greenroom.runtime.eviction import Clearance, clear, quota_bytes
+from greenroom.runtime.census import Plan, plan
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import MemorySettings
 from greenroom.runtime.vault import Vault
@@ -105,37 +103,33 @@ class Custodian(Actor[CustodianMessage]):
 
     async def _tidy(self) -> Cleared:
         reach = await self._store.ask(Survey())
-        counted, quota, plan = await self._off_loop(lambda: self._plan(reach))
+        planned = await self._off_loop(lambda: self._plan(reach))
+        counted, going = planned.count, planned.clearance
         if counted.missing:
             await self._store.ask(Evict(counted.missing))
-        freed = await self._sweep(plan.strays, counted.unowned)
+        freed = await self._sweep(going.strays, counted.unowned)
         num_collected = num_evicted = 0
-        for ids in _batches(plan.collected):
+        for ids in _batches(going.collected):
             await self._keeper.ask(Doom(ids))
             gone = await self._store.ask(Remove(ids))
             freed += await self._keeper.ask(Drop(gone))
             num_collected += len(gone)
-        for ids in _batches(plan.evicted):
+        for ids in _batches(going.evicted):
             await self._keeper.ask(Doom(ids))
             gone = await self._store.ask(Evict(ids))
             freed += await self._keeper.ask(Drop(gone))
             num_evicted += len(gone)
         left = counted.census.num_bytes - freed
         # At least a little: what pins and running turns hold may exceed the quota by itself.
-        self._room = max(quota - left, quota // 20)
-        cleared = Cleared(left, quota, len(plan.strays), num_collected, num_evicted, freed)
+        self._room = max(planned.quota - left, planned.quota // 20)
+        cleared = Cleared(left, planned.quota, len(going.strays), num_collected, num_evicted, freed)
         if freed:
             self.context.log.info("the store was cleared: %s", cleared)
         return cleared
 
-    def _plan(self, reach: Reach) -> tuple[Count, int, Clearance]:
-        """Blocking: looks at every file."""
-        now = time.time()
-        fixed = self._vault.index_bytes()
-        counted = count(reach.rows, self._vault.survey(), reach.held, fixed, now)
-        used = counted.census.num_bytes
-        quota = quota_bytes(self._quota.disk_bytes, used, free_bytes(self._vault.root))
-        return counted, quota, clear(counted.census, now, quota, self._quota.keep_branches_s)
+    def _plan(self, reach: Reach) -> Plan:
+        quota = self._quota
+        return plan(reach.rows, reach.held, self._vault, quota.disk_bytes, quota.keep_branches_s)
 
     async def _sweep(self, paths: tuple[str, ...], unowned: dict[str, str]) -> int:
         """Remove strays. A file in a segment's place may be a turn's that is just ending."""

@@ -27,8 +27,9 @@ from greenroom.runtime.stage import Stage
 from greenroom.runtime.worker import Worker
 
 Emit = Callable[[int, JobEvent], None]
-MakeStage = Callable[[Emit], tuple[Stage, ModelFacts]]
-"""Loads the model and sets the stage; called on the MLX thread."""
+Flush = Callable[[], None]
+MakeStage = Callable[[Emit, Flush], tuple[Stage, ModelFacts]]
+"""Loads the model and sets the stage, which flushes what it emits; called on the MLX thread."""
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -50,7 +51,12 @@ class _Performance:
     ) -> None:
         self._events: list[tuple[int, JobEvent]] = []
         self._deliver = deliver
-        self.stage, self.facts = make(lambda uid, event: self._events.append((uid, event)))
+        self.stage, self.facts = make(
+            lambda uid, event: self._events.append((uid, event)), self.flush
+        )
+
+    def _emit(self, uid: int, event: JobEvent) -> None:
+        self._events.append((uid, event))
 
     @property
     def idle(self) -> bool:

@@ -6,6 +6,7 @@ stops cross-site requests and sockets; ``Host`` stops a foreign name that was re
 
 import hmac
 import ipaddress
+from collections.abc import Collection, Mapping
 from hashlib import blake2b
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ from aiohttp.typedefs import Handler, Middleware
 from greenroom.runtime.errors import GreenroomError, NotFound, SettingsError
 
 NAMESPACE = web.RequestKey("namespace", str)
-"""The caller's namespace: "" when no key is configured, else derived from the key."""
+"""The caller's namespace: "" when no key is configured, else derived from the caller's key."""
 
 _OPEN_PATHS = frozenset({"/health", "/health/ready"})
 ADMIN_PATH = "/admin/"
@@ -32,19 +33,24 @@ class Forbidden(GreenroomError):
 class Guard:
     """Admits or refuses a request by its headers alone, before its body is read.
 
-    ``host`` is the address bound to. Raises ``SettingsError`` when that is not loopback and no key
-    is set: such a server would be open to the whole network.
+    ``host`` is the address bound to; each of ``api_keys`` opens a namespace of its own. Raises
+    ``SettingsError`` when the address is not loopback and there is no key: such a server would be
+    open to the whole network.
     """
 
     def __init__(
-        self, *, host: str, api_key: str, admin_key: str, allowed_origins: tuple[str, ...]
+        self,
+        *,
+        host: str,
+        api_keys: Collection[str],
+        admin_key: str,
+        allowed_origins: tuple[str, ...],
     ) -> None:
         self._loopback = is_loopback(host)
-        self._key = api_key.encode() if api_key else None
-        self._admin_key = admin_key.encode() if admin_key else None
-        self._namespace = derive_namespace(api_key)
+        self._namespaces = {key.encode(): derive_namespace(key) for key in api_keys}
+        self._admin = {admin_key.encode(): ""} if admin_key else {}
         self._origins = frozenset(origin.lower().rstrip("/") for origin in allowed_origins)
-        if not self._loopback and self._key is None:
+        if not self._loopback and not self._namespaces:
             raise SettingsError(
                 f"Listening on {host} would let the whole network in: set server.api_key"
                 " (GREENROOM_SERVER_API_KEY), or listen on 127.0.0.1."
@@ -59,17 +65,17 @@ class Guard:
         self._check_host(request.headers.get(hdrs.HOST))
         self._check_origin(request.headers.get(hdrs.ORIGIN), request.headers.get(hdrs.HOST))
         if request.path.startswith(ADMIN_PATH):
-            if self._admin_key is None:
+            if not self._admin:
                 raise NotFound("The administrative routes are off: set server.admin_key.")
-            _check_key(request, self._admin_key)
-        elif request.path not in _OPEN_PATHS and self._key is not None:
-            _check_key(request, self._key)
-        return self._namespace
+            return _opened(request, self._admin)
+        if request.path in _OPEN_PATHS or not self._namespaces:
+            return ""
+        return _opened(request, self._namespaces)
 
     def _check_host(self, host: str | None) -> None:
         # With a key, or bound to the network, the names it is reached by are not ours to know; a
         # rebound page has no key. No Host at all is HTTP/1.0: no browser.
-        if not self._loopback or self._key is not None or host is None:
+        if not self._loopback or self._namespaces or host is None:
             return
         if not is_loopback(_hostname(host)):
             raise Forbidden(f"The Host {host!r} is not this machine's loopback address.")
@@ -89,13 +95,19 @@ class Guard:
             )
 
 
-def _check_key(request: web.Request, key: bytes) -> None:
+def _opened(request: web.Request, namespaces: Mapping[bytes, str]) -> str:
+    """The namespace that the request's key opens, in a time that tells nothing of the keys."""
     scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     given = token.strip() if scheme.lower() == "bearer" else ""
     given = given or request.headers.get("x-api-key", "")
-    if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), key):
+    token_bytes = given.encode("utf-8", "surrogateescape")
+    fitting = [
+        namespace for key, namespace in namespaces.items() if hmac.compare_digest(token_bytes, key)
+    ]
+    if not fitting:
         what = "The API key is wrong." if given else "An API key is required."
         raise Unauthorized(f"{what} Send it as 'Authorization: Bearer <key>'.")
+    return fitting[0]
 
 
 def guarding(guard: Guard) -> Middleware:

@@ -5,6 +5,8 @@ from typing import Protocol
 
 import msgspec
 
+from greenroom.actors.messages import Held, Stored
+from greenroom.actors.meter import Meter
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.inspect import SystemInfo
@@ -38,11 +40,13 @@ class ModelCard(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What goes on inside: every actor, what the stage has done so far, and what was found out
-    about the model's chat template when it was loaded, in words."""
+    """What goes on inside: every actor, what the stage has done so far, what is kept where, and
+    what was found out about the model's chat template when it was loaded, in words."""
 
     stage: StageCounters
     actors: SystemInfo
+    hot: Held
+    stored: Stored
     template: tuple[str, ...] = ()
 
 
@@ -58,7 +62,7 @@ class House(Protocol):
     ``hear`` tells an agent something without asking for an answer, and returns before it is heard:
     it raises ``InvalidRequest``, ``MailboxFull`` or ``Unavailable``. ``heard`` says how far the
     agent has got; with ``settled`` it waits until all of it is durable, and raises what prevents
-    that.
+    that. ``status`` raises ``Unavailable`` while the stage cannot answer. ``meter`` measures turns.
 
     What can be done with an agent's memory raises ``NotFound`` (param "agent") for one that is not
     there. ``spawn`` finds or makes one, and raises ``Conflict`` where it exists with another system
@@ -81,6 +85,9 @@ class House(Protocol):
 
     @property
     def model(self) -> ModelCard: ...
+
+    @property
+    def meter(self) -> Meter: ...
 
     async def open_turn(self, request: TurnRequest) -> Channel[TurnEvent]: ...
 

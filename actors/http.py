@@ -6,13 +6,18 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from greenroom.actors.agents_door import AgentsDoor
+from greenroom.actors.answers import json_answer
 from greenroom.actors.chat import ChatDoor
-from greenroom.actors.guard import NAMESPACE, Guard, guarding
+from greenroom.actors.cors import Cors
+from greenroom.actors.guard import Guard, guarding
 from greenroom.actors.house import House
+from greenroom.actors.legacy_door import LegacyDoor
+from greenroom.actors.metrics import MetricsDoor
+from greenroom.actors.portage_door import PortageDoor
 from greenroom.actors.problems import problem
 from greenroom.actors.request_id import REQUEST_ID, REQUEST_ID_HEADER, request_id
 from greenroom.actors.websocket import SocketDoor
@@ -24,37 +29,33 @@ log = logging.getLogger("greenroom.http")
 
 
 class Lobby:
-    """The small answers: health, models, agents."""
+    """The small answers: health, models, status."""
 
     def __init__(self, house: House) -> None:
         self._house = house
 
     async def health(self, _request: web.Request) -> web.Response:
         """The process answers."""
-        return _json({"status": "ok"})
+        return json_answer({"status": "ok"})
 
     async def ready(self, _request: web.Request) -> web.Response:
         """200 once turns are taken, 503 before and while draining."""
         if self._house.ready():
-            return _json({"status": "ready", "model": self._house.model.name})
-        return _json({"status": "not ready"}, status=503, headers={"Retry-After": "1"})
+            return json_answer({"status": "ready", "model": self._house.model.name})
+        return json_answer({"status": "not ready"}, status=503, headers={"Retry-After": "1"})
 
     async def models(self, _request: web.Request) -> web.Response:
         """The one served model, as a list."""
-        return _json({"object": "list", "data": [self._model()]})
+        return json_answer({"object": "list", "data": [self._model()]})
 
     async def model(self, request: web.Request) -> web.Response:
         """The served model under any of its names. Raises ``NotFound``."""
         self._house.resolve_model(request.match_info["id"])
-        return _json(self._model())
-
-    async def agents(self, request: web.Request) -> web.Response:
-        """The caller's agents."""
-        return _json({"object": "list", "data": await self._house.agents(request[NAMESPACE])})
+        return json_answer(self._model())
 
     async def status(self, _request: web.Request) -> web.Response:
         """Every actor, and what the stage has done; for operators."""
-        return _json(await self._house.status())
+        return json_answer(await self._house.status())
 
     def _model(self) -> dict[str, object]:
         card = self._house.model
@@ -75,27 +76,50 @@ def build_app(house: House, *, host: str | None = None) -> web.Application:
     server = house.settings.server
     guard = Guard(
         host=host if host is not None else server.host,
-        api_key=server.api_key,
+        api_keys=server.all_keys,
         admin_key=server.admin_key,
         allowed_origins=server.allowed_origins,
     )
+    metrics, cors = MetricsDoor(house), Cors(server.allowed_origins)
     app = web.Application(
-        middlewares=[_edge, guarding(guard)], client_max_size=server.max_body_mb << 20
+        middlewares=[metrics.counting, _edge, cors.preflight, guarding(guard)],
+        client_max_size=server.max_body_mb << 20,
     )
     lobby, chat, sockets = Lobby(house), ChatDoor(house), SocketDoor(house)
+    agents, portage = AgentsDoor(house), PortageDoor(house)
     app.add_routes(
         [
             web.get("/health", lobby.health),
             web.get("/health/ready", lobby.ready),
+            web.get("/metrics", metrics.get),
             web.get("/v1/models", lobby.models),
             web.get("/v1/models/{id:.+}", lobby.model),
             web.post("/v1/chat/completions", chat.post),
-            web.get("/v1/agents", lobby.agents),
+            web.post("/v1/completions", LegacyDoor(house).post),
+            web.post("/v1/agents", agents.spawn),
+            web.get("/v1/agents", agents.list),
+            web.post("/v1/agents/import", portage.import_own),
+            web.get("/v1/agents/{name}", agents.find),
+            web.delete("/v1/agents/{name}", agents.delete),
+            web.post("/v1/agents/{name}/say", agents.say),
+            web.post("/v1/agents/{name}/hear", agents.hear),
+            web.get("/v1/agents/{name}/heard", agents.heard),
+            web.post("/v1/agents/{name}/fork", agents.fork),
+            web.post("/v1/agents/{name}/rollback", agents.rollback),
+            web.get("/v1/agents/{name}/log", agents.log),
+            web.post("/v1/agents/{name}/pin", agents.pin),
+            web.post("/v1/agents/{name}/unpin", agents.unpin),
+            web.post("/v1/agents/{name}/probe", agents.probe),
+            web.get("/v1/agents/{name}/export", portage.export),
+            web.post("/v1/agents/{name}/import", portage.import_named),
             web.get("/admin/status", lobby.status),
-            web.get("/v1/agents/{name}/stream", sockets.get),
+            web.get("/v1/agents/{name}/stream", sockets.one),
+            web.get("/v1/stream", sockets.many),
+            web.get("/v1/stream/schema", sockets.schema),
         ]
     )
     app.on_response_prepare.append(_stamp)
+    app.on_response_prepare.append(cors.stamp)
     app[SOCKETS] = sockets
     return app
 
@@ -170,14 +194,3 @@ async def _edge(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _stamp(request: web.Request, response: web.StreamResponse) -> None:
     response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
-
-
-def _json(
-    body: object, *, status: int = 200, headers: dict[str, str] | None = None
-) -> web.Response:
-    return web.Response(
-        body=msgspec.json.encode(body),
-        status=status,
-        headers=headers,
-        content_type="application/json",
-    )

@@ -298,6 +298,18 @@ class Remove(Request[tuple[str, ...]], frozen=True):
     ids: tuple[str, ...]
 
 
+class Stored(msgspec.Struct, frozen=True):
+    """What is on disk, of all namespaces and models."""
+
+    num_agents: int
+    num_segments: int
+    num_bytes: int
+
+
+class Measure(Request[Stored], frozen=True):
+    """How much is on disk."""
+
+
 class Reach(msgspec.Struct, frozen=True):
     """What the index holds, and where running turns go on from."""
 
@@ -342,6 +354,7 @@ StoreMessage = (
     | Remove
     | Remove
     | Survey
+    | Measure
     | Evict
     | Unstored
 )
@@ -450,3 +463,13 @@ class Wake(Request[Ref[AgentMessage]], frozen=True):
 
 
 DirectorMessage = Wake
+
+
+# To the reaper
+
+
+class Sweep(Message, frozen=True):
+    """Have those forgotten whose time is over."""
+
+
+ReaperMessage = Sweep

@@ -6,7 +6,15 @@ from typing import Protocol
 
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import GreenroomError
-from greenroom.runtime.records import TextDelta, TurnDone, TurnEvent, TurnRequest, TurnStarted
+from greenroom.runtime.records import (
+    TextDelta,
+    TokenLogprob,
+    TurnDone,
+    TurnEvent,
+    TurnProgress,
+    TurnRequest,
+    TurnStarted,
+)
 
 
 class BrokenTurn(GreenroomError):
@@ -20,7 +28,7 @@ class Turns(Protocol):
 
 
 class Ongoing:
-    """A turn that has begun. ``started`` is its first event; iterating gives the others.
+    """A turn that has begun. ``started`` is its first event; iterating gives text and the end.
 
     Iteration ends after ``TurnDone`` and raises what went wrong in between.
     """
@@ -30,6 +38,12 @@ class Ongoing:
         self._channel = channel
 
     async def __aiter__(self) -> AsyncIterator[TextDelta | TurnDone]:
+        async for event in self.events():
+            if not isinstance(event, TurnProgress):
+                yield event
+
+    async def events(self) -> AsyncIterator[TurnProgress | TextDelta | TurnDone]:
+        """As iterating, and how far the prompt has been read."""
         async for event in self._channel:
             if isinstance(event, TurnStarted):
                 raise BrokenTurn("a turn started twice")
@@ -59,3 +73,17 @@ async def opened(house: Turns, request: TurnRequest) -> AsyncIterator[Ongoing]:
             yield Ongoing(event, channel)
             return
         raise BrokenTurn("a turn ended before it started")
+
+
+async def collected(
+    turn: Ongoing, asked: TurnRequest
+) -> tuple[TurnDone, list[list[TokenLogprob]] | None]:
+    """A turn's end, and the log-probabilities of each of its answers where they were asked for."""
+    logprobs: list[list[TokenLogprob]] = [[] for _ in range(asked.n)]
+    async for event in turn:
+        match event:
+            case TextDelta(logprobs=some, choice=choice):
+                logprobs[choice] += some
+            case TurnDone():
+                return event, None if asked.sampling.top_logprobs is None else logprobs
+    raise BrokenTurn("a turn ended without saying how")

@@ -1,12 +1,13 @@
 """OpenAI's chat completions: from the request's body to a turn."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from greenroom.actors.conversation import Message, read_messages
 from greenroom.actors.fields import decode, refuse_unknown, within
-from greenroom.actors.identity import speaker
+from greenroom.actors.identity import AGENT_HEADER, session_hint, speaker
 from greenroom.actors.options import Options, sampling, stops, token_limit
 from greenroom.actors.tooling import (
     FormatBody,
@@ -26,7 +27,6 @@ MAX_TOP_LOGPROBS = 20
 HARMLESS = frozenset(
     {
         "metadata",
-        "prompt_cache_key",
         "prompt_cache_retention",
         "safety_identifier",
         "service_tier",
@@ -67,6 +67,7 @@ class ChatBody(Options):
     stream_options: StreamOptions | None = None
     max_completion_tokens: int | None = None
     agent: str | None = None
+    prompt_cache_key: str | None = None
     n: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
@@ -100,12 +101,15 @@ class ChatCall(msgspec.Struct, frozen=True):
     include_usage: bool
 
 
-def read_chat(body: bytes, *, agent_header: str | None, namespace: str) -> ChatCall:
-    """The chat request in ``body``. Raises ``InvalidRequest`` that names the field at fault."""
+def read_chat(body: bytes, *, headers: Mapping[str, str], namespace: str) -> ChatCall:
+    """The chat request in ``body``; ``headers`` may say who speaks, by names in lower case.
+
+    Raises ``InvalidRequest`` that names the field at fault.
+    """
     refuse_unknown(decode(body, dict[str, msgspec.Raw]), KNOWN)
     refuse_unsupported(decode(body, Unsupported))
     chat = decode(body, ChatBody)
-    agent, model = speaker(agent_header, chat.agent, chat.model)
+    agent, model = speaker(headers.get(AGENT_HEADER.lower()), chat.agent, chat.model)
     within("n", chat.n, 1, MAX_N)
     tools = read_tools(chat.tools)
     many = chat.parallel_tool_calls is not False
@@ -114,6 +118,7 @@ def read_chat(body: bytes, *, agent_header: str | None, namespace: str) -> ChatC
         messages=read_messages(chat.messages),
         agent=agent,
         namespace=namespace,
+        session=session_hint(headers, chat.prompt_cache_key),
         max_tokens=_max_tokens(chat),
         stop=stops(chat),
         sampling=_sampling(chat),

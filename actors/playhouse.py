@@ -1,7 +1,6 @@
 """The house behind every door: one loaded model with its agents."""
 
 import asyncio
-import secrets
 import time
 
 from greenroom.actors.company import Company
@@ -14,8 +13,10 @@ from greenroom.actors.messages import (
     DirectorMessage,
     Hear,
     ListAgents,
+    Measure,
     Turn,
     Wake,
+    Weigh,
 )
 from greenroom.actors.theatre import Scenes
 from greenroom.actors.verbs import Verbs
@@ -35,6 +36,9 @@ from greenroom.runtime.records import (
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.system import System
+
+STATUS_S = 10.0
+"""How long a look inside waits: the stage answers between two steps, unless it is loading."""
 
 
 class Playhouse(Verbs):
@@ -63,6 +67,7 @@ class Playhouse(Verbs):
         self._entry = entry
         super().__init__(company, director)
         self.system = system
+        self.meter = company.meter
         self.scenes = scenes
         self.namespace = derive_namespace(settings.server.api_key)
         self._draining = False
@@ -87,19 +92,31 @@ class Playhouse(Verbs):
 
     async def open_turn(self, request: TurnRequest) -> Channel[TurnEvent]:
         """Hand a turn to its agent; see ``House``."""
+        try:
+            return await self._open_turn(request)
+        except Unavailable as error:
+            self.meter.rejected(error)
+            raise
+
+    async def _open_turn(self, request: TurnRequest) -> Channel[TurnEvent]:
         if self._draining:
             raise Unavailable("the server is shutting down", retry_after_s=5.0)
         request = self._steady(request)
-        self._company.facts.text.check_size(request.messages, self._company.facts.context_window)
-        # Whoever is not known by now is a new one.
-        key = await self._recognise(request) or AgentKey(
-            request.namespace, f"anon-{secrets.token_hex(6)}"
-        )
+        self._check_size(request)
+        key = await self._recognition.settled(request)
         # Whoever gave no name and never comes to an answer leaves no trace.
         agent = await self._director.ask(Wake(key, enrol=request.agent is not None))
         reply: Channel[TurnEvent] = Channel(self.settings.actors.channel_capacity)
         agent.tell(Turn(request, reply, time.perf_counter()))
         return reply
+
+    def _check_size(self, request: TurnRequest) -> None:
+        facts = self._company.facts
+        if request.prompt is None:
+            facts.text.check_size(request.messages, facts.context_window)
+        elif isinstance(request.prompt, str):
+            said = ChatMessage("user", request.prompt)
+            facts.text.check_size([said], facts.context_window, param="prompt")
 
     async def hear(self, request: HearRequest) -> None:
         """Tell an agent something; see ``House``."""
@@ -134,7 +151,10 @@ class Playhouse(Verbs):
     async def status(self) -> Status:
         """A look inside, for operators."""
         template = self._company.facts.text.report.lines()
-        return Status(await self.counters(), self.system.inspect(), template)
+        counters = await self._company.gpu.ask(Count(), timeout=STATUS_S)
+        hot = await self._company.keeper.ask(Weigh(), timeout=STATUS_S)
+        stored = await self._company.store.ask(Measure(), timeout=STATUS_S)
+        return Status(counters, self.system.inspect(), hot, stored, template)
 
     async def counters(self) -> StageCounters:
         """What the stage has done so far."""

@@ -38,8 +38,11 @@ class Roster:
         self._fingerprint = fingerprint
         self._now = now
         self._rows: dict[AgentKey, AgentRow] = {}
-        self._heads: dict[str, AgentKey] = {}
+        self._heads: dict[str, dict[AgentKey, None]] = {}
         self._pins: dict[tuple[AgentKey, str], PinRow] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def get(self, key: AgentKey) -> AgentRow | None:
         """The row of an agent; None if there is none."""
@@ -58,16 +61,19 @@ class Roster:
         return sorted(rows, key=lambda row: row.name)
 
     def standing(self, segments: Iterable[str]) -> AgentKey | None:
-        """Whoever stands at the first of the segments at which anybody does."""
-        return next((self._heads[each] for each in segments if each in self._heads), None)
+        """Whoever stands at the first of the segments at which anybody does, the longest there."""
+        found = next((self._heads[each] for each in segments if each in self._heads), {})
+        return next(iter(found), None)
 
     def know(self, row: AgentRow) -> None:
         """This is how the index has an agent now."""
         key = AgentKey(row.namespace, row.name)
-        self._leave(key)
+        before = self._rows.get(key)
+        if before is None or before.head != row.head:
+            self._leave(key)
+            if row.head is not None:
+                self._heads.setdefault(row.head, {})[key] = None
         self._rows[key] = row
-        if row.head is not None:
-            self._heads[row.head] = key
 
     def drop(self, key: AgentKey) -> None:
         """The index has no such agent any more."""
@@ -184,7 +190,11 @@ class Roster:
 
     def _leave(self, key: AgentKey) -> None:
         before = self._rows.get(key)
-        if before is not None and before.head is not None and self._heads.get(before.head) == key:
+        if before is None or before.head is None:
+            return
+        there = self._heads[before.head]
+        del there[key]
+        if not there:
             del self._heads[before.head]
 
 

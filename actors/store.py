@@ -20,6 +20,7 @@ from greenroom.actors.messages import (
     LetGo,
     ListAgents,
     Match,
+    Measure,
     Overdue,
     Pin,
     Pinned,
@@ -27,6 +28,7 @@ from greenroom.actors.messages import (
     Recall,
     Remove,
     Retire,
+    Stored,
     StoreMessage,
     Survey,
     Trace,
@@ -38,6 +40,7 @@ from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.forest import Forest
 from greenroom.runtime.index import AgentRow, Contents, Index, PinRow
+from greenroom.runtime.mending import Recover, load
 from greenroom.runtime.records import AgentInfo
 from greenroom.runtime.segments import Piece, chain_length
 
@@ -47,13 +50,19 @@ T = TypeVar("T")
 class Store(Actor[StoreMessage]):
     """Answers from memory; what changes is in the index before it is in memory.
 
-    ``index`` is open, and stays so whatever becomes of this actor.
+    ``index`` is open, and stays so whatever becomes of this actor. ``recover`` finds what the index
+    has lost.
     """
 
     def __init__(
-        self, index: Index, fingerprint: str, now: Callable[[], float] = time.time
+        self,
+        index: Index,
+        fingerprint: str,
+        recover: Recover = lambda segment_id: None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._index = index
+        self._recover = recover
         self._now = now
         self._forest = Forest(fingerprint)
         self._roster = Roster(fingerprint, now)
@@ -115,6 +124,9 @@ class Store(Actor[StoreMessage]):
                 return self._roster.overdue()
             case Commit():
                 await whole(self._commit(message))
+            case Measure():
+                num_bytes = self._forest.num_bytes(self._evicted)
+                return Stored(len(self._roster), len(self._forest), num_bytes)
             case Forget(segment_id):
                 self._forest.lose(segment_id)
                 self._evicted.add(segment_id)
@@ -132,9 +144,7 @@ class Store(Actor[StoreMessage]):
         return None
 
     def _load(self) -> Contents:
-        contents = self._index.load_all()
-        self._index.remove(contents.broken)
-        return contents
+        return load(self._index, self._recover)
 
     async def _write(self, row: AgentRow) -> AgentRow:
         if row is not self._roster.get(AgentKey(row.namespace, row.name)):

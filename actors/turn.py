@@ -46,6 +46,14 @@ def whole_history(
     return restored(messages, past(chain, system))
 
 
+def bare_prompt(request: TurnRequest) -> Callable[..., Prompt] | None:
+    """How a request's bare prompt is tokenized, whatever its agent knows; None if it has none."""
+    prompt = request.prompt
+    if prompt is None:
+        return None
+    return lambda text, *_: text.bare(prompt)
+
+
 def past(chain: Sequence[Piece], system: str | None) -> list[ChatMessage]:
     """The messages that a chain stands for; of an empty one the system prompt, if there is one."""
     messages = [msgspec.convert(m, ChatMessage) for m in transcript(chain)]
@@ -150,8 +158,8 @@ def clip_max_tokens(request: TurnRequest, prompt: Prompt, window: int) -> int:
     if room < 1:
         raise InvalidRequest(
             f"the prompt has {len(prompt.tokens)} tokens, and this model's context window holds "
-            f"{window}, the answer included: shorten the messages",
-            param="messages",
+            f"{window}, the answer included: shorten it",
+            param="messages" if request.prompt is None else "prompt",
             code="context_length_exceeded",
         )
     return room if request.max_tokens is None else min(room, request.max_tokens)

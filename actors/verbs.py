@@ -10,7 +10,6 @@ from greenroom.actors.memory import Memory, outline
 from greenroom.actors.messages import (
     AgentKey,
     AgentMessage,
-    Dates,
     DirectorMessage,
     Enrol,
     FindAgent,
@@ -22,13 +21,12 @@ from greenroom.actors.messages import (
     Rollback,
     Vanish,
     Wake,
-    Whose,
 )
 from greenroom.actors.portage import exported, imported
+from greenroom.actors.recognition import Recognition
 from greenroom.actors.roster import unknown
 from greenroom.actors.turn import clip_max_tokens, find_segment, log_entries, whole_history
 from greenroom.runtime.errors import InvalidRequest
-from greenroom.runtime.frame import Frame
 from greenroom.runtime.hearsay import rendered_prompt
 from greenroom.runtime.names import validate_name
 from greenroom.runtime.records import (
@@ -42,9 +40,6 @@ from greenroom.runtime.records import (
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.segments import Piece
 
-_MOST_DATES = 8
-"""Days that are looked through for whom a history without a name belongs to, the newest first."""
-
 
 class Verbs:
     """The part of the ``House`` that is about memories.
@@ -55,6 +50,7 @@ class Verbs:
     def __init__(self, company: Company, director: Ref[DirectorMessage]) -> None:
         self._company = company
         self._director = director
+        self._recognition = Recognition(company)
 
     def resolve_model(self, name: str | None) -> str:
         """The served model's catalog name; see ``House``."""
@@ -105,7 +101,7 @@ class Verbs:
         facts = self._company.facts
         request = self._steady(request)
         facts.text.check_size(request.messages, facts.context_window)
-        key = await self._recognise(request)
+        key = await self._recognition.known(request)
         memory = Memory(key or AgentKey(request.namespace, ""), self._company)
         await memory.load()
         chain = await memory.chain()
@@ -135,24 +131,9 @@ class Verbs:
     def _steady(self, request: TurnRequest) -> TurnRequest:
         """The request without what changes every time and means nothing."""
         messages = self._company.volatile.left_out(request.messages)
-        if not messages:
+        if not messages and request.messages:
             raise InvalidRequest("nothing is said", param="messages", code="empty_array")
         return msgspec.structs.replace(request, messages=messages)
-
-    async def _recognise(self, request: TurnRequest) -> AgentKey | None:
-        """The agent that is named, else whoever remembers the history so far."""
-        if request.agent is not None:
-            return AgentKey(request.namespace, request.agent)
-        text, store = self._company.facts.text, self._company.store
-        dates: tuple[str, ...] = ("",)
-        if text.template.is_dated:  # what is remembered was rendered on its own day
-            dates = (await store.ask(Dates(request.namespace)))[:_MOST_DATES]
-        for date in dates:
-            frame = Frame(request.tools, request.template_kwargs, date)
-            rendered = await asyncio.to_thread(text.render, request.messages, frame)
-            if (known := await store.ask(Whose(request.namespace, rendered))) is not None:
-                return known
-        return None
 
     async def _set_pin(self, key: AgentKey, segment: str | None, *, pinned: bool) -> str:
         chain = await self._chain(key)

@@ -41,13 +41,15 @@ Watch = Callable[[int], bool]
 
 def ask(
     url: str,
-    name: str,
+    name: str | None,
     messages: list[dict[str, str]],
     max_tokens: int = 8,
     watch: Watch = lambda _: True,
+    model: str = "default",
 ) -> Answer:
-    """One greedy streamed turn of the agent ``name`` of the server at ``url``."""
+    """One greedy streamed turn of the server at ``url``, of the agent ``name`` if one is named."""
     body = {
+        "model": model,
         "messages": messages,
         "temperature": 0,
         "max_tokens": max_tokens,
@@ -57,19 +59,19 @@ def ask(
     request = urllib.request.Request(
         f"{url}/v1/chat/completions",
         data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json", "X-Agent-Name": name},
+        headers={"Content-Type": "application/json", **({"X-Agent-Name": name} if name else {})},
     )
     text, arrivals, sent = "", list[float](), time.perf_counter()
     last: dict[str, Any] = {}
     with urllib.request.urlopen(request) as response:
         for line in response:
-            data = line.decode().removeprefix("data: ").strip()
-            if not data or data == "[DONE]":
+            field, _, data = line.decode().strip().partition(": ")
+            if field != "data" or data == "[DONE]":  # a comment keeps a silent stream alive
                 continue
             chunk = json.loads(data)
             if "error" in chunk:
                 sys.exit(chunk["error"]["message"])
-            if new := "".join(c["delta"].get("content") or "" for c in chunk["choices"]):
+            if new := "".join(c["delta"].get("content") or "" for c in chunk["choices"] or []):
                 arrivals.append(time.perf_counter())
                 text += new
                 if not watch(len(arrivals)):

@@ -1,23 +1,28 @@
 """Who needs what on disk, counted: index and files side by side, for the eviction policy."""
 
 import os
+import time
 from collections.abc import Iterable
 
 import msgspec
 
-from greenroom.runtime.eviction import Census, Kept, Stray
+from greenroom.runtime.eviction import Census, Clearance, Kept, Stray, clear, quota_bytes
 from greenroom.runtime.reach import Rows
-from greenroom.runtime.vault import Found
+from greenroom.runtime.vault import Found, Vault
 
 INTERRUPTED_S = 3600.0
 """A temporary file of this age is no write that is still going on."""
 
 
 class Count(msgspec.Struct, frozen=True):
-    """The census, the rows whose file is not there, and files in a segment's place without a row
-    that says so: by id, since only whoever keeps segments may remove these."""
+    """The census, the segments that nothing reaches, and those whose file is not there.
+
+    ``unowned`` are the files in a segment's place that no row says are stored, as paths and ids:
+    only whoever keeps segments may remove these, since a turn may be about to commit them.
+    """
 
     census: Census
+    unreachable: tuple[str, ...]
     missing: tuple[str, ...]
     unowned: dict[str, str]
 
@@ -51,7 +56,31 @@ def count(
         for each in rows.segments
     )
     census = Census(kept, strays, rows.heads, held | rows.pins, fixed_bytes)
-    return Count(census, tuple(stored - segments.keys()), unowned)
+    alive = census.reached(census.heads.keys() | census.held)
+    lost = tuple(each.id for each in kept if each.id not in alive)
+    return Count(census, lost, tuple(stored - segments.keys()), unowned)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What was counted, how much there may be, and what is to go."""
+
+    count: Count
+    quota: int
+    clearance: Clearance
+
+
+def plan(
+    rows: Rows, held: frozenset[str], vault: Vault, disk_bytes: int, keep_branches_s: float
+) -> Plan:
+    """Look at every file and decide what goes. Blocking; ``disk_bytes`` 0 is a share of the disk.
+
+    ``rows`` must have been read before; see ``count``.
+    """
+    now = time.time()
+    counted = count(rows, vault.survey(), held, vault.index_bytes(), now)
+    used = counted.census.num_bytes
+    quota = quota_bytes(disk_bytes, used, free_bytes(vault.root))
+    return Plan(counted, quota, clear(counted.census, now, quota, keep_branches_s))
 
 
 def free_bytes(folder: str | os.PathLike[str]) -> int:

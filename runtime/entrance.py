@@ -134,7 +134,7 @@ class Entrance:
     def keep(self, uid: int, s: StageSequence, segments: Sequence[Encoded]) -> None:
         """The sequence is over: its floats become a decoded copy if there is room for one."""
         self.release(uid)
-        if self._most_resident and can_be_resident(s.cache):
+        if segments and self._most_resident and can_be_resident(s.cache):
             self._resident.put(uid, s.cache, s.resumed, s.following(segments))
             self._fit()
 

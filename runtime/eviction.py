@@ -6,6 +6,7 @@ pin or a running turn reaches is never touched.
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -53,6 +54,17 @@ class Census(msgspec.Struct, frozen=True):
         segments = sum(each.num_bytes for each in self.segments)
         return self.fixed_bytes + segments + sum(each.num_bytes for each in self.strays)
 
+    def reached(self, ends: AbstractSet[str]) -> set[str]:
+        """The segments on the way from the roots to ``ends``."""
+        parents = {each.id: each.parent for each in self.segments}
+        reached: set[str] = set()
+        for end in ends:
+            at: str | None = end
+            while at in parents and at not in reached:
+                reached.add(at)
+                at = parents[at]
+        return reached
+
 
 class Clearance(msgspec.Struct, frozen=True):
     """What is to go, in this order: stray files by path, segments that nothing reaches (rows and
@@ -82,8 +94,8 @@ def clear(census: Census, now: float, quota: int, keep_branches_s: float) -> Cle
     strays; then the bytes of agents, the longest unused first, until ``LOW_WATER`` of it is left.
     """
     used = _last_used(census)
-    alive = _reached(census.segments, census.heads.keys() | census.held)
-    locked = _reached(census.segments, census.held)
+    alive = census.reached(census.heads.keys() | census.held)
+    locked = census.reached(census.held)
     excess = census.num_bytes - quota
     if excess > 0:
         excess = census.num_bytes - int(LOW_WATER * quota)
@@ -123,18 +135,6 @@ def _last_used(census: Census) -> dict[str, float]:
         if each.parent in used:
             used[each.parent] = max(used[each.parent], used[each.id])
     return used
-
-
-def _reached(segments: Sequence[Kept], ends: frozenset[str] | set[str]) -> set[str]:
-    """The segments on the way from the roots to ``ends``."""
-    parents = {each.id: each.parent for each in segments}
-    reached: set[str] = set()
-    for end in ends:
-        at: str | None = end
-        while at in parents and at not in reached:
-            reached.add(at)
-            at = parents[at]
-    return reached
 
 
 def _parents_first(segments: Sequence[Kept]) -> list[Kept]:

@@ -1,7 +1,7 @@
 """Everybody's memory, as trees of segments: which chains there are, and who stands where. Pure."""
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
@@ -27,6 +27,10 @@ class Forest:
 
     def __len__(self) -> int:
         return len(self._segments)
+
+    def num_bytes(self, without: Collection[str] = ()) -> int:
+        """Bytes of all payloads, as written, but for those of the segments ``without`` them."""
+        return sum(s.num_bytes for s in self._segments.values() if s.id not in without)
 
     def __contains__(self, segment_id: object) -> bool:
         return segment_id in self._segments

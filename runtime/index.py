@@ -8,7 +8,7 @@ cut, for one sync of the log. One connection, used from one thread at a time.
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -163,10 +163,7 @@ class Index:
             self._db.executemany(
                 f"INSERT INTO segments ({_SEGMENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET stored = 1, last_used = excluded.last_used",
-                [
-                    (s.id, s.parent, s.namespace, s.fingerprint, s.num_bytes, s.created, _pack(s))
-                    for s in segments
-                ],
+                [_row(each) for each in segments],
             )
             if agent is not None:
                 self._db.executemany(
@@ -288,6 +285,30 @@ class Index:
         """What needs what, for deciding what goes."""
         return rows(self._db)
 
+    def restore(self, segments: Iterable[Segment]) -> None:
+        """Write rows anew, from files that are sound."""
+        with self._transaction():
+            self._db.executemany(
+                f"INSERT OR REPLACE INTO segments ({_SEGMENT_COLUMNS}) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [_row(each) for each in segments],
+            )
+
+    def retreat(self, whole: Container[str]) -> None:
+        """Have agents whose head is not among the ``whole`` segments stand on the deepest one
+        before it that is, as far as the tables say what was before it."""
+        parents = {each.id: each.parent for each in self.rows().segments}
+        with self._transaction():
+            for agent in self.list_agents():
+                head = agent.head
+                while head is not None and head not in whole:
+                    head = parents.get(head)
+                if head != agent.head:
+                    self._db.execute(
+                        "UPDATE agents SET head = ? WHERE namespace = ? AND name = ?",
+                        (head, agent.namespace, agent.name),
+                    )
+
     def unstore(self, segment_ids: Iterable[str]) -> None:
         """Note that segments have no bytes any more, before their files are deleted."""
         with self._transaction():
@@ -333,8 +354,11 @@ def _lock(root: Path) -> int:
     return descriptor
 
 
-def _pack(segment: Segment) -> bytes:
-    return msgspec.msgpack.encode(segment)
+def _row(segment: Segment) -> tuple[object, ...]:
+    """A segment as ``_SEGMENT_COLUMNS`` have it."""
+    s = segment
+    record = msgspec.msgpack.encode(s)
+    return s.id, s.parent, s.namespace, s.fingerprint, s.num_bytes, s.created, record
 
 
 def _unpack(record: bytes) -> Segment | None:

@@ -96,6 +96,12 @@ class JobStarted(msgspec.Struct, frozen=True, tag=True):
     cached_tokens: int
 
 
+class JobProgress(msgspec.Struct, frozen=True, tag=True):
+    """A chunk of a prompt has been read that was not its last: ``done_tokens`` are computed."""
+
+    done_tokens: int
+
+
 class JobTokens(msgspec.Struct, frozen=True, tag=True):
     """Newly sampled token ids, the end token included, and their ``logprobs`` where asked for."""
 
@@ -121,6 +127,8 @@ class JobDone(msgspec.Struct, frozen=True, tag=True):
     times: JobTimes
 
 
-JobEvent = JobWaits | HotWanted | JobRefused | JobStarted | JobTokens | JobEnded | JobDone
+JobEvent = (
+    JobWaits | HotWanted | JobRefused | JobStarted | JobProgress | JobTokens | JobEnded | JobDone
+)
 Emit = Callable[[int, JobEvent], Any]
 """Called on the MLX thread with a job's uid and what happened to it."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
+from greenroom.runtime.bounds import bounded
 from greenroom.runtime.constraint import Constraint, ForcedCalls, JsonAnswer
 from greenroom.runtime.records import Tool
 from greenroom.runtime.toolformat import Thinking, ToolFormat
@@ -86,4 +87,4 @@ class Lark:
 
 
 def _json(schema: Mapping[str, Any]) -> str:
-    return "%json " + json.dumps({**schema, "x-guidance": _LAYOUT})
+    return "%json " + json.dumps({**bounded(schema), "x-guidance": _LAYOUT})

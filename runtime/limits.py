@@ -28,5 +28,5 @@ class StageLimits(msgspec.Struct, frozen=True):
             chunk_tokens=self.chunk_tokens,
             schedule=self.schedule,
             max_decode_gap_s=decode_gap_s(self.max_decode_gap_s, pace.decode_step_s),
-            prefill_tokens_per_s=pace.prefill_tokens_per_s,
+            cost=pace.cost,
         )

@@ -58,6 +58,10 @@ class Marks(msgspec.Struct, frozen=True):
         return edges
 
 
+BARE = Marks(None, None)
+"""What continues a bare prompt has one part."""
+
+
 def read_marks(tokenizer: TokenizerWrapper) -> Marks:
     """How this model marks its parts, as mlx-lm has found out from its vocabulary and template."""
     thinking = None

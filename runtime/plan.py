@@ -11,8 +11,10 @@ from typing import Literal
 
 import msgspec
 
+from greenroom.runtime.cost import ChunkCost
+
 GRAIN = 16
-"""Adaptive chunks are multiples of this many tokens: the learned speed is not finer than that."""
+"""The smallest adaptive chunk: below it a pass costs nearly as much for fewer tokens."""
 GAP_STEPS = 8
 """Undisturbed decode steps that a chunk may take, so that a gap stays below ten of them."""
 
@@ -36,8 +38,9 @@ class Lane(Enum):
 class SequenceView(msgspec.Struct, frozen=True):
     """All that planning needs to know of a sequence.
 
-    ``remaining`` prompt tokens still need a forward pass. ``order`` grows with arrival;
-    ``last_planned`` is the number of the step that last gave it a chunk.
+    ``remaining`` prompt tokens still need a forward pass, ``context`` ones are before them.
+    ``order`` grows with arrival; ``last_planned`` is the number of the step that last gave it a
+    chunk.
     """
 
     uid: int
@@ -46,6 +49,7 @@ class SequenceView(msgspec.Struct, frozen=True):
     order: int
     last_planned: int = -1
     lane: Lane = Lane.FOREGROUND
+    context: int = 0
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -53,8 +57,8 @@ class Budget(msgspec.Struct, frozen=True):
 
     ``max_batch_size`` sequences on stage at most. ``chunk_tokens`` is the largest chunk, used when
     nobody decodes. While somebody does, ``schedule`` "adaptive" gives a chunk only as many tokens
-    as ``prefill_tokens_per_s`` (as measured) fits into ``max_decode_gap_s``; "fixed" always cuts
-    at ``chunk_tokens``, so that equal prompts are computed in equal pieces. A chunk in the
+    as fit into ``max_decode_gap_s`` at the ``cost`` that was measured; "fixed" always cuts at
+    ``chunk_tokens``, so that equal prompts are computed in equal pieces. A chunk in the
     background takes at most ``max_background_s``: a newcomer may have to wait for all of it.
     """
 
@@ -62,7 +66,7 @@ class Budget(msgspec.Struct, frozen=True):
     chunk_tokens: int
     schedule: Literal["adaptive", "fixed"]
     max_decode_gap_s: float
-    prefill_tokens_per_s: float
+    cost: ChunkCost
     max_background_s: float = 0.1
 
 
@@ -98,7 +102,7 @@ def plan(sequences: Sequence[SequenceView], budget: Budget) -> StepPlan:
     candidates = [s for s in on_stage if s.phase is Phase.PREFILL] + waiting[:room]
     if candidates:
         chosen = min(candidates, key=lambda s: (s.last_planned, s.order))
-        tokens = chunk(chosen.remaining, budget, decoding=bool(decode))
+        tokens = chunk(chosen, budget, decoding=bool(decode))
         return StepPlan(prefill=(chosen.uid, tokens), decode=decode)
     if decode:
         return StepPlan(prefill=None, decode=decode)
@@ -115,7 +119,7 @@ def _background(sequences: Sequence[SequenceView], budget: Budget) -> tuple[int,
     if not heard:
         return None
     chosen = min(heard, key=lambda s: (s.phase is Phase.WAITING, s.order))
-    return chosen.uid, background_chunk(chosen.remaining, budget)
+    return chosen.uid, background_chunk(chosen, budget)
 
 
 def decode_gap_s(wanted_s: float, decode_step_s: float) -> float:
@@ -123,26 +127,25 @@ def decode_gap_s(wanted_s: float, decode_step_s: float) -> float:
     return wanted_s or GAP_STEPS * decode_step_s
 
 
-def chunk(remaining: int, budget: Budget, *, decoding: bool) -> int:
-    """How many of ``remaining`` prompt tokens the next chunk takes: at least 1, all at most."""
+def chunk(s: SequenceView, budget: Budget, *, decoding: bool) -> int:
+    """How many of its remaining tokens the next chunk takes: at least 1, all at most."""
     limit = budget.chunk_tokens
     if budget.schedule == "fixed":
-        return min(remaining, limit)
+        return min(s.remaining, limit)
     if decoding:
-        limit = _fitting(budget, budget.max_decode_gap_s)
-    return _equal_pieces(remaining, limit)
+        limit = _fitting(s, budget, budget.max_decode_gap_s)
+    return _equal_pieces(s.remaining, limit)
 
 
-def background_chunk(remaining: int, budget: Budget) -> int:
-    """How many of ``remaining`` heard tokens the next chunk takes: at least 1, all at most."""
+def background_chunk(s: SequenceView, budget: Budget) -> int:
+    """How many of its remaining heard tokens the next chunk takes: at least 1, all at most."""
     if budget.schedule == "fixed":
-        return min(remaining, budget.chunk_tokens)
-    return _equal_pieces(remaining, _fitting(budget, budget.max_background_s))
+        return min(s.remaining, budget.chunk_tokens)
+    return _equal_pieces(s.remaining, _fitting(s, budget, budget.max_background_s))
 
 
-def _fitting(budget: Budget, seconds: float) -> int:
-    fits = int(budget.prefill_tokens_per_s * seconds) // GRAIN * GRAIN
-    return max(GRAIN, min(budget.chunk_tokens, fits))
+def _fitting(s: SequenceView, budget: Budget, seconds: float) -> int:
+    return max(GRAIN, budget.cost.fitting(seconds, s.context, budget.chunk_tokens))
 
 
 def _equal_pieces(remaining: int, limit: int) -> int:

@@ -72,12 +72,27 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     top_logprobs: int | None = None
 
 
+class SessionHint(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client says about who is speaking, where no agent is named.
+
+    ``name`` is the agent that its session stands for, which may have been branched off ``parent``;
+    a ``final`` request is the session's last. ``cache_key`` is only a hint: a conversation under
+    the same key is taken for the same one if it begins alike.
+    """
+
+    name: str | None = None
+    parent: str | None = None
+    final: bool = False
+    cache_key: str | None = None
+
+
 class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt for one agent.
 
     ``mode`` "chat" carries the whole history (it is matched against what the agent remembers, and
     branches where it departs); "say" appends to what the agent remembers. ``agent`` ``None`` with
-    "chat" means whoever remembers the longest prefix of the history. ``max_tokens`` ``None`` means
+    "chat" means the agent of the client's ``session``, else whoever remembers the longest prefix of
+    the history. ``max_tokens`` ``None`` means
     as many as the context window leaves. ``tools`` are told to the model where its chat template
     wants them; ``template_kwargs`` (``enable_thinking``, ``reasoning_effort``, ...) are variables
     of the template, which ignores those it does not know. A "say" with a ``key`` is answered once:
@@ -85,7 +100,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     Calls of the ``tools`` are read out of the answer if it ``may_call`` them; a ``constraint`` says
     what the answer must be. Of ``n`` answers to the one prompt the agent remembers the first; the
-    others have seeds of their own, made from the turn's.
+    others have seeds of their own, made from the turn's. A bare ``prompt``, as text or as token
+    ids, is continued as it is: it has no ``messages``, and its agent no name.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -98,9 +114,11 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     tools: tuple[Tool, ...] = ()
     template_kwargs: Mapping[str, Any] = {}
     key: str | None = None
+    session: SessionHint | None = None
     may_call: bool = True
     constraint: Constraint | None = None
     n: int = 1
+    prompt: str | tuple[int, ...] | None = None
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -139,6 +157,16 @@ class TurnStarted(msgspec.Struct, frozen=True, tag=True):
     agent: str
     prompt_tokens: int
     cached_tokens: int
+
+
+class TurnProgress(msgspec.Struct, frozen=True, tag=True):
+    """How far the prompt has been read: ``done_tokens`` of it are in the cache, restored ones too.
+
+    Now and then while a long prompt is read; never after the first token.
+    """
+
+    prompt_tokens: int
+    done_tokens: int
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
@@ -209,7 +237,7 @@ class TurnDone(msgspec.Struct, frozen=True, tag=True):
     others: tuple[Alternative, ...] = ()
 
 
-TurnEvent = TurnStarted | TextDelta | TurnDone
+TurnEvent = TurnStarted | TurnProgress | TextDelta | TurnDone
 
 
 class HearRequest(msgspec.Struct, frozen=True, kw_only=True):

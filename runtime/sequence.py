@@ -50,7 +50,9 @@ class StageSequence:
         """What planning needs to know; ``remaining`` ends at the next mark."""
         stop = next((mark for mark in self.marks if mark > self.computed), len(self.job.tokens))
         left = stop - self.computed
-        return SequenceView(uid, self.phase, left, self.order, self.planned, self.lane)
+        return SequenceView(
+            uid, self.phase, left, self.order, self.planned, self.lane, context=self.computed
+        )
 
     @property
     def headroom(self) -> int:

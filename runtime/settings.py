@@ -13,6 +13,7 @@ Count = Annotated[int, Meta(ge=1)]
 Amount = Annotated[int, Meta(ge=0)]
 Duration = Annotated[float, Meta(ge=0)]
 Pattern = Annotated[str, Meta(min_length=1)]
+Key = Annotated[str, Meta(min_length=1)]
 Positive = Annotated[float, Meta(gt=0)]
 
 
@@ -33,10 +34,20 @@ class ServerSettings(_Section, frozen=True):
     host: Annotated[str, Meta(min_length=1)]
     port: Annotated[int, Meta(ge=0, le=65535)]
     api_key: str
+    api_keys: tuple[Key, ...]
     admin_key: str
     allowed_origins: tuple[str, ...]
     max_body_mb: Count
+    max_sockets: Count
+    max_import_mb: Count
+    keepalive_s: Duration
+    resume_s: Duration
     drain_s: Duration
+
+    @property
+    def all_keys(self) -> tuple[str, ...]:
+        """Every key that opens a namespace: ``api_key`` and the others."""
+        return (self.api_key, *self.api_keys) if self.api_key else self.api_keys
 
 
 class StageSettings(_Section, frozen=True):
@@ -113,4 +124,4 @@ class Settings(_Section, frozen=True):
 
 
 # Values that no printout may show.
-SECRETS = frozenset({"server.api_key", "server.admin_key"})
+SECRETS = frozenset({"server.api_key", "server.api_keys", "server.admin_key"})

@@ -83,7 +83,9 @@ class Sharing:
         same = (
             other.order < s.order
             and other.job.scope == s.job.scope is not None
-            and (other.resumed, other.job.encode_from) == (s.resumed, s.job.encode_from)
+            and other.resumed == s.resumed
+            # One that encodes nothing, as a second answer to a prompt, may take from anybody.
+            and s.job.encode_from in (other.job.encode_from, len(s.job.tokens))
         )
         # Nobody in the foreground waits for the background, which may be long in coming.
         behind = other.lane is Lane.BACKGROUND and s.lane is Lane.FOREGROUND

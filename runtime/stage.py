@@ -18,13 +18,13 @@ from greenroom.runtime.job import (
     Job,
     JobDone,
     JobEnded,
+    JobProgress,
     JobStarted,
     JobTokens,
 )
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.pace import Pace
 from greenroom.runtime.plan import (
-    GRAIN,
     Lane,
     Phase,
     SequenceView,
@@ -45,7 +45,8 @@ class Stage:
     ``JobStarted``, ``JobTokens`` …, ``JobEnded`` (unless ``finish`` came first), and ``JobDone``
     once ``finish`` was called; nothing after a ``cancel``. A job that generates nothing has only
     the first and the last of these. Before all of them may come ``JobWaits``, and ``JobRefused``
-    instead of them. ``pool`` helps to decode segments.
+    instead of them. ``pool`` helps to decode segments; ``flush`` is called before a chunk, for
+    which what has been emitted should not wait.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Stage:
         emit: Emit,
         pool: Executor | None = None,
         now: Callable[[], float] = time.perf_counter,
+        flush: Callable[[], object] = lambda: None,
     ) -> None:
         self._model = model
         self._spec = spec
@@ -64,10 +66,12 @@ class Stage:
         self._limits = limits
         self._emit = emit
         self._now = now
+        self._flush = flush
         self._sequences: dict[int, StageSequence] = {}
         self._batch = DecodeBatch(model)
         self._pace = Pace()
         self._order = 0
+        self._calm = False  # the last step only decoded
         self.counters = StageCounters()
         self._entrance = Entrance(spec, limits, emit, self.counters, pool)
         grid = limits.chunk_tokens if limits.schedule == "fixed" else None
@@ -147,12 +151,13 @@ class Stage:
         with nothing better to do works on the resident copy that a finished turn has left.
         """
         todo = self._plan()
-        for uid in todo.decode:
-            self._join(uid, self._sequences[uid])
+        joined = [self._join(uid, self._sequences[uid]) for uid in todo.decode]
         if todo.decode:
-            self._decode(todo)
+            self._decode(undisturbed=self._calm and not any(joined))
+        self._calm = bool(todo.decode) and todo.prefill is None
         if todo.prefill is not None:
-            self._prefill(*todo.prefill)
+            self._flush()
+            self._prefill(*todo.prefill, beside=bool(todo.decode))
         elif not todo.decode and self._entrance.unsettled:
             self._entrance.settle()
         elif todo.background is not None:
@@ -198,7 +203,7 @@ class Stage:
         self.counters.restored(s.computed, s.restore_s, resident=resident)
         s.phase = Phase.PREFILL
 
-    def _prefill(self, uid: int, num_tokens: int) -> None:
+    def _prefill(self, uid: int, num_tokens: int, *, beside: bool = False) -> None:
         s = self._sequences[uid]
         if s.phase is Phase.WAITING:
             self._enter(uid, s)
@@ -216,20 +221,23 @@ class Stage:
         if stop == len(s.job.tokens) and s.job.max_tokens:
             first = s.draw.first(logits[:, -1, :])
             mx.eval(first, states)
-            self._count_chunk(s, num_tokens, started)
+            self._count_chunk(s, num_tokens, started, beside=beside)
             self._first_token(uid, s, cast("int", first.item()))
             return
         mx.eval(states)
-        self._count_chunk(s, num_tokens, started)
+        self._count_chunk(s, num_tokens, started, beside=beside)
         if stop == len(s.job.tokens):
             self._encode(uid, s, 0)
+        elif s.job.max_tokens:
+            self._emit(uid, JobProgress(stop))
 
-    def _count_chunk(self, s: StageSequence, num_tokens: int, started: float) -> None:
+    def _count_chunk(
+        self, s: StageSequence, num_tokens: int, started: float, *, beside: bool
+    ) -> None:
         seconds = self._now() - started
         s.prefill_s += seconds
         self.counters.prefilled(num_tokens, seconds)
-        if num_tokens >= GRAIN:  # a chunk cut short at a boundary says nothing about speed
-            self._pace.prefilled(num_tokens, seconds)
+        self._pace.prefilled(num_tokens, s.computed - num_tokens, seconds, beside=beside)
 
     def _first_token(self, uid: int, s: StageSequence, token: int) -> None:
         s.first_at = s.last_at = self._now()
@@ -244,17 +252,20 @@ class Stage:
         else:
             s.phase = Phase.DECODE  # it joins the batch in the next step: the token goes out first
 
-    def _join(self, uid: int, s: StageSequence) -> None:
-        if not s.in_batch:
-            self._batch.join(uid, s.job, s.first_token, s.cache, s.draw)
-            s.cache = []
-            s.in_batch = True
+    def _join(self, uid: int, s: StageSequence) -> bool:
+        """Whether the sequence has joined the batch now."""
+        if s.in_batch:
+            return False
+        self._batch.join(uid, s.job, s.first_token, s.cache, s.draw)
+        s.cache = []
+        s.in_batch = True
+        return True
 
-    def _decode(self, todo: StepPlan) -> None:
+    def _decode(self, *, undisturbed: bool) -> None:
         started = self._now()
         rows = self._batch.step()
         ended = self._now()
-        if todo.prefill is None:
+        if undisturbed:  # after a chunk the tokens are there already
             self._pace.decoded(ended - started)
         self.counters.decoded(len(rows), ended - started)
         for row in rows:

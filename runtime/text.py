@@ -47,20 +47,39 @@ class Text:
         """The prompt for ``messages``; see ``Template.render``."""
         return self.template.render(messages, frame, generate=generate)
 
-    def check_size(self, messages: Sequence[ChatMessage], window: int) -> None:
+    def check_size(
+        self, messages: Sequence[ChatMessage], window: int, *, param: str = "messages"
+    ) -> None:
         """Refuse, without tokenizing them, messages that cannot possibly fit ``window`` tokens.
 
-        Megabytes would take seconds to render and tokenize. Raises InvalidRequest (``messages``).
+        Megabytes would take seconds to render and tokenize. Raises InvalidRequest (``param``).
         """
         # A message is one token at least, and normalizing makes no text shorter than a quarter.
         fewest = sum(max(1, num_characters(m) // (4 * self._longest)) for m in messages)
         if fewest > window:
             raise InvalidRequest(
-                f"the messages have at least {fewest} tokens, and this model's context window "
+                f"the {param} have at least {fewest} tokens, and this model's context window "
                 f"holds {window}, the answer included: shorten them",
-                param="messages",
+                param=param,
                 code="context_length_exceeded",
             )
+
+    def bare(self, prompt: str | Sequence[int]) -> "Prompt":
+        """A prompt without a template: text, which gets the tokenizer's special tokens, or ids.
+
+        Raises InvalidRequest (``prompt``) for ids that are no tokens of this model.
+        """
+        if isinstance(prompt, str):
+            tokens = tuple(self._tokenizer.encode(prompt, verbose=False))
+        else:
+            tokens = tuple(prompt)
+        if not tokens or max(tokens) >= len(self._tokenizer):
+            raise InvalidRequest(
+                f"prompt must hold token ids below {len(self._tokenizer)}",
+                param="prompt",
+                code="invalid_value",
+            )
+        return Prompt(tokens, 0, (Remembered(self.decode(tokens), tokens),))
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of rendered text; special tokens are recognised, none is added."""

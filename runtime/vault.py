@@ -221,6 +221,15 @@ class Vault:
             return None
         return target
 
+    def set_aside(self, path: str) -> None:
+        """As ``quarantine``, for any file that ``survey`` has found."""
+        source = self.root / path
+        target = self._quarantine / f"{source.stem}.{uuid.uuid4().hex[:8]}{source.suffix}"
+        with contextlib.suppress(FileNotFoundError):
+            self._medium.rename(source, target)
+            self._medium.sync_folder(self._quarantine)
+            self._medium.sync_folder(source.parent)
+
     def clear_temporary(self) -> int:
         """Remove what interrupted writes left; only for the owner of the store, at its start."""
         leftovers = list(self._temporary.iterdir())

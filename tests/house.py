@@ -13,6 +13,8 @@ import uvloop
 
 from greenroom.actors.house import ModelCard, Status
 from greenroom.actors.http import serve_http
+from greenroom.actors.messages import Held, Stored
+from greenroom.actors.meter import Meter
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.errors import NotFound
@@ -82,11 +84,15 @@ def settings(**server: object) -> Settings:
 class SmallHouse:
     """Plays ``play`` for each turn; keeps the requests; ``left`` counts readers that went away."""
 
+    namespace = ""
+
     def __init__(self, play: Play = answer, **server: object) -> None:
         self.settings = settings(**server)
         self.model = ModelCard("smol", "org/Smol", 2048, 1_700_000_000)
         self.play = play
+        self.meter = Meter()
         self.refusal: Exception | None = None
+        self.status_refusal: Exception | None = None
         self.requests: list[TurnRequest] = []
         self.told: list[HearRequest] = []
         self.spawned: list[SpawnRequest] = []
@@ -127,7 +133,11 @@ class SmallHouse:
             reply.close()
 
     async def status(self) -> Status:
-        return Status(StageCounters(jobs=3), SystemInfo([], 0, {}))
+        if self.status_refusal is not None:
+            raise self.status_refusal
+        return Status(
+            StageCounters(jobs=3), SystemInfo([], 0, {"full": 2}), Held(1, 10, 4), Stored(1, 2, 30)
+        )
 
     async def agents(self, namespace: str) -> list[AgentInfo]:
         self.namespaces.append(namespace)

@@ -95,9 +95,7 @@ def test_a_required_tool_is_called_and_its_answer_goes_on_from_memory(
 ) -> None:
     tools: dict[str, Any] = {"tools": [WEATHER], "extra_headers": {"X-Agent-Name": "forecaster"}}
     asked: list[Any] = [{"role": "user", "content": QUESTION}]
-    first = ask(
-        client, messages=asked, tool_choice="required", parallel_tool_calls=False, **tools
-    )
+    first = ask(client, messages=asked, tool_choice="required", parallel_tool_calls=False, **tools)
     message = first.choices[0].message
     check_call(message.tool_calls[0])
     told = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "Sunny, 21 C"}
@@ -177,9 +175,7 @@ def test_logprobs(client: openai.OpenAI) -> None:
         assert each.top_logprobs[0].logprob == pytest.approx(each.logprob)
         assert sum(math.exp(t.logprob) for t in each.top_logprobs) <= 1.0001
     chunks = list(ask(client, max_tokens=6, logprobs=True, top_logprobs=3, stream=True))
-    streamed = [
-        t for c in chunks if c.choices[0].logprobs for t in c.choices[0].logprobs.content
-    ]
+    streamed = [t for c in chunks if c.choices[0].logprobs for t in c.choices[0].logprobs.content]
     assert [t.token for t in streamed] == [t.token for t in told]
     assert ask(client, max_tokens=2).choices[0].logprobs is None
 

@@ -457,6 +457,8 @@ def test_the_answer_is_the_typed_request_of_the_body() -> None:
         async with visiting(house) as client:
             await tell(client, body, X_Agent_Name="alice")
         raw = msgspec.json.encode(body)
-        assert house.requests == [read_chat(raw, agent_header="alice", namespace="").turn]
+        assert house.requests == [
+            read_chat(raw, headers={"x-agent-name": "alice"}, namespace="").turn
+        ]
 
     run(scenario())

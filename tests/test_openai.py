@@ -17,7 +17,8 @@ from tests.house import question
 
 def read(body: object, header: str | None = None) -> ChatCall:
     data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    return read_chat(data, agent_header=header, namespace="space")
+    headers = {} if header is None else {"x-agent-name": header}
+    return read_chat(data, headers=headers, namespace="space")
 
 
 def refused(body: object, header: str | None = None) -> InvalidRequest:
@@ -264,7 +265,7 @@ def test_an_effort_is_told_to_the_template() -> None:
 
 
 def test_harmless_parameters_and_nulls_change_nothing() -> None:
-    harmless = {"user": "u", "metadata": {"a": "b"}, "store": True, "prompt_cache_key": "k"}
+    harmless = {"user": "u", "metadata": {"a": "b"}, "store": True}
     nothing = dict.fromkeys(KNOWN - {"messages"})
     assert read(question(**harmless)) == read(question(**nothing)) == read(question())
 

@@ -4,6 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from greenroom.runtime.cost import ChunkCost
 from greenroom.runtime.plan import (
     GAP_STEPS,
     GRAIN,
@@ -17,13 +18,14 @@ from greenroom.runtime.plan import (
     plan,
 )
 
+costs = st.builds(ChunkCost, st.floats(0.0, 0.5), st.floats(1e-6, 1.0), st.floats(0.0, 1e-5))
 budgets = st.builds(
     Budget,
     max_batch_size=st.integers(1, 4),
     chunk_tokens=st.integers(1, 2048),
     schedule=st.sampled_from(["adaptive", "fixed"]),
     max_decode_gap_s=st.floats(0.001, 2.0),
-    prefill_tokens_per_s=st.floats(1.0, 1e5),
+    cost=costs,
     max_background_s=st.floats(0.001, 2.0),
 )
 
@@ -38,6 +40,7 @@ def stages(draw: st.DrawFn) -> list[SequenceView]:
             remaining=draw(st.integers(1, 8192)) if phase in (Phase.WAITING, Phase.PREFILL) else 0,
             order=i,
             last_planned=draw(st.integers(0, 50)) if phase is Phase.PREFILL else -1,
+            context=draw(st.integers(0, 8192)),
         )
         for i, phase in enumerate(phases)
     ]
@@ -74,25 +77,29 @@ def test_nobody_joins_a_full_stage(sequences: list[SequenceView], budget: Budget
         assert len(on_stage) < budget.max_batch_size
 
 
+def prefilling(remaining: int, context: int = 0) -> SequenceView:
+    return SequenceView(0, Phase.PREFILL, remaining, 0, context=context)
+
+
 @given(st.integers(1, 10_000), budgets, st.booleans())
-def test_chunks_add_up_to_the_prompt(remaining: int, budget: Budget, decoding: bool) -> None:
-    pieces = []
-    while remaining:
-        pieces.append(chunk(remaining, budget, decoding=decoding))
+def test_chunks_add_up_to_the_prompt(prompt: int, budget: Budget, decoding: bool) -> None:
+    pieces: list[int] = []
+    while (done := sum(pieces)) < prompt:
+        pieces.append(chunk(prefilling(prompt - done, done), budget, decoding=decoding))
         assert pieces[-1] >= 1
-        remaining -= pieces[-1]
-        assert remaining >= 0
-    if budget.schedule == "adaptive":
+    assert sum(pieces) == prompt
+    if budget.schedule == "adaptive" and not (decoding and budget.cost.pair_s):
         assert max(pieces) - min(pieces) <= 1, "pieces of one prompt are equal"
 
 
-@given(budgets)
-def test_the_gap_bounds_a_chunk_only_while_somebody_decodes(budget: Budget) -> None:
-    alone = chunk(100_000, budget, decoding=False)
-    beside = chunk(100_000, budget, decoding=True)
+@given(st.integers(0, 10_000), budgets)
+def test_the_gap_bounds_a_chunk_only_while_somebody_decodes(context: int, budget: Budget) -> None:
+    view = prefilling(100_000, context)
+    alone = chunk(view, budget, decoding=False)
+    beside = chunk(view, budget, decoding=True)
     assert beside <= max(alone, GRAIN)
     if budget.schedule == "adaptive" and beside > GRAIN:
-        assert beside <= budget.prefill_tokens_per_s * budget.max_decode_gap_s
+        assert budget.cost.seconds(beside, context) <= budget.max_decode_gap_s + 1e-6
 
 
 def test_the_gap_is_the_one_asked_for_or_follows_the_decode_step() -> None:
@@ -170,9 +177,11 @@ def test_the_background_gets_on_when_and_only_when_the_foreground_has_nothing_to
         assert not begun or sequences[uid] in begun, "one after the other"
 
 
-@given(st.integers(1, 10_000), budgets)
-def test_a_background_chunk_is_bounded_by_its_time(remaining: int, budget: Budget) -> None:
-    tokens = background_chunk(remaining, budget)
+@given(st.integers(1, 10_000), st.integers(0, 10_000), budgets)
+def test_a_background_chunk_is_bounded_by_its_time(
+    remaining: int, context: int, budget: Budget
+) -> None:
+    tokens = background_chunk(prefilling(remaining, context), budget)
     assert 1 <= tokens <= remaining
     if budget.schedule == "adaptive" and tokens > GRAIN:
-        assert tokens <= budget.prefill_tokens_per_s * budget.max_background_s
+        assert budget.cost.seconds(tokens, context) <= budget.max_background_s + 1e-6

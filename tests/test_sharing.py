@@ -204,3 +204,17 @@ def disorder(model: Any, todo: list[tuple[Any, ...]], max_batch_size: int) -> No
     for uid, tokens in told.items():
         if answer := rig.tokens(uid):
             assert answer == alone(model, tokens, len(answer))
+
+
+def test_a_second_answer_to_a_prompt_needs_one_token_more(llama: Any) -> None:
+    rig = StageRig(llama, chunk_tokens=64, schedule="adaptive", max_batch_size=4)
+    for uid in range(4):
+        rig.submit(uid, question(1), 6, scope="s", encodes=not uid)
+    while not rig.stage.idle:
+        rig.stage.step()
+    for uid in range(4):
+        rig.stage.finish(uid, 0 if uid else 6)
+    assert rig.stage.counters.prefill_tokens == len(question(1)) + 3
+    assert [rig.tokens(uid) for uid in range(4)] == [alone(llama, question(1), 6)] * 4
+    assert rig.done(0).segments
+    assert not any(rig.done(uid).segments for uid in (1, 2, 3))

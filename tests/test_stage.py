@@ -11,7 +11,7 @@ from mlx_lm.models.cache import KVCache
 from greenroom.runtime.cache import restore
 from greenroom.runtime.codec import DEFAULT_CODEC
 from greenroom.runtime.encoding import decode
-from greenroom.runtime.job import JobDone, JobStarted
+from greenroom.runtime.job import JobDone, JobProgress, JobStarted
 from greenroom.runtime.records import Sampling
 from tests.tiny import StageRig, alone, prompt, tiny_llama, token
 
@@ -340,3 +340,12 @@ def test_hearing_can_be_given_up_at_any_step(model: Any) -> None:
         rig.stage.cancel(1)
         assert rig.stage.idle
         assert not any(isinstance(e, JobDone) for e in rig.events.get(1, []))
+
+
+def test_how_far_a_prompt_has_been_read_is_told_after_every_chunk_but_its_last(model: Any) -> None:
+    rig = StageRig(model)
+    rig.submit(1, prompt(40), 2)
+    rig.submit(2, prompt(40, 1), 0, background=True)
+    rig.run()
+    assert [e.done_tokens for e in rig.events[1] if isinstance(e, JobProgress)] == [16, 32]
+    assert not any(isinstance(e, JobProgress) for e in rig.events[2])

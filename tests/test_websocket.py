@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.actors.frames import BadFrame, CancelFrame, Say, read_frame
+from greenroom.actors.client_frames import BadFrame, FrameReader, Say
 from greenroom.actors.http import serve_http
-from greenroom.actors.websocket import MAX_WAITING
+from greenroom.actors.session import MAX_WAITING
 from greenroom.runtime.errors import ActorFailed
 from greenroom.runtime.records import ChatMessage, Sampling, TextDelta, TurnRequest
 from tests.house import DONE, STARTED, WORDS, Reply, SmallHouse, hang, run, talk, visiting
@@ -42,13 +42,26 @@ def test_several_turns_on_one_socket() -> None:
         async with connected(house) as socket:
             for turn in ("a", "b"):
                 await socket.send_json({"type": "say", "id": turn, "content": "Hello"})
-                started, *tokens, done = await until(socket, "done")
+                started, *tokens, usage, done = await until(socket, "done")
                 assert started == {
                     "type": "started",
                     "id": turn,
                     "agent": "alice",
                     "prompt_tokens": 21,
                     "cached_tokens": 5,
+                    "seq": 0,
+                }
+                assert usage == {
+                    "type": "usage",
+                    "id": turn,
+                    "agent": "alice",
+                    "usage": {
+                        "prompt_tokens": 21,
+                        "completion_tokens": 7,
+                        "cached_tokens": 5,
+                        "reasoning_tokens": 0,
+                    },
+                    "seq": 6,
                 }
                 assert [t["type"] for t in tokens] == ["token"] * len(WORDS)
                 assert "".join(t["text"] for t in tokens) == "".join(WORDS)
@@ -57,11 +70,21 @@ def test_several_turns_on_one_socket() -> None:
                 assert done == {
                     "type": "done",
                     "id": turn,
+                    "agent": "alice",
+                    "seq": 7,
                     "text": "".join(WORDS),
                     "finish_reason": "stop",
-                    "usage": {"prompt_tokens": 21, "completion_tokens": 7, "cached_tokens": 5},
+                    "usage": {
+                        "prompt_tokens": 21,
+                        "completion_tokens": 7,
+                        "cached_tokens": 5,
+                        "reasoning_tokens": 0,
+                    },
                     "timings": msgspec.to_builtins(DONE.timings),
                     "head": "0badc0de",
+                    "notices": [],
+                    "reasoning": "",
+                    "tool_calls": [],
                 }
         assert [request.mode for request in house.requests] == ["say", "say"]
         assert house.requests[0].agent == "alice"
@@ -126,13 +149,22 @@ def test_cancel_gives_up_the_running_turn_and_those_behind_it() -> None:
         ('{"type": "say", "content": 5}', "content"),
         ('{"type": "say", "messages": []}', "messages"),
         ('{"type": "say", "content": "x", "messages": []}', "content"),
-        ('{"type": "say", "messages": [{"role": "tool"}]}', "messages[0].role"),
+        ('{"type": "say", "messages": [{"role": "actor"}]}', "messages[0].role"),
         ('{"type": "say", "content": "x", "max_tokens": 0}', "max_tokens"),
         ('{"type": "say", "content": "x", "temperature": 9}', "temperature"),
         ('{"type": "say", "content": "x", "stop": [""]}', "stop"),
         ('{"type": "say", "content": "x", "max_token": 1}', "max_token"),
         ('{"type": "cancel", "ident": "x"}', "ident"),
         ('{"type": "cancel", "id": 7}', "id"),
+        ('{"type": "say", "content": "x", "agent": "bob"}', "agent"),
+        ('{"type": "say", "content": "x", "agent": "a/b"}', "agent"),
+        ('{"type": "hear"}', "content"),
+        ('{"type": "hear", "content": "x", "seed": 1}', "seed"),
+        ('{"type": "resume"}', "id"),
+        ('{"type": "resume", "id": "gone"}', "id"),
+        ('{"type": "resume", "id": "x", "index": -1}', "index"),
+        ('{"type": "resume", "id": "x", "index": 1, "after": 1}', "after"),
+        ('{"type": "ping", "content": "x"}', "content"),
     ],
 )
 def test_a_bad_frame_is_answered_and_the_socket_goes_on(frame: str, param: str | None) -> None:
@@ -255,8 +287,10 @@ def test_a_say_with_everything() -> None:
         "seed": 4,
         "stop": "x",
     }
-    assert read_frame(msgspec.json.encode(frame), agent="alice", namespace="space") == Say(
+    reader = FrameReader(agent="alice", namespace="space")
+    assert reader.read(msgspec.json.encode(frame)) == Say(
         "7",
+        "alice",
         TurnRequest(
             messages=(ChatMessage("system", "s"), ChatMessage("user", "u")),
             mode="say",
@@ -272,4 +306,4 @@ def test_a_say_with_everything() -> None:
 @given(st.text('{}[]":,saytpecnl01', max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
     with suppress(BadFrame):
-        assert isinstance(read_frame(text, agent="alice", namespace=""), Say | CancelFrame)
+        assert isinstance(FrameReader(agent="alice", namespace="").read(text), msgspec.Struct)

@@ -1,7 +1,7 @@
 """Tiny random models and a stage for them: exactness is tested on these, in milliseconds."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import mlx.core as mx
 from llguidance import LLMatcher
@@ -83,12 +83,13 @@ class StageRig:
         chunk_tokens: int = 16,
         resident_bytes: int = 0,
         memory_bytes: int = 1 << 40,
+        schedule: Literal["adaptive", "fixed"] = "fixed",
     ) -> None:
         self.codec: Codec = codec_named(codec)
         self.spec = extract_spec(model, {"max_position_embeddings": 2048})
         self.events: dict[int, list[JobEvent]] = {}
         limits = StageLimits(
-            max_batch_size, chunk_tokens, "fixed", 0.5, resident_bytes, memory_bytes
+            max_batch_size, chunk_tokens, schedule, 0.5, resident_bytes, memory_bytes
         )
         self.stage = Stage(last_position_head(model), self.spec, self.codec, limits, self._emit)
 
@@ -109,15 +110,19 @@ class StageRig:
         background: bool = False,
         matcher: LLMatcher | None = None,
         scope: str | None = None,
+        encodes: bool = True,
     ) -> None:
-        """Submit a prompt whose first tokens are the ``pieces``, cut where they may be stood on."""
+        """Submit a prompt whose first tokens are the ``pieces``, cut where they may be stood on.
+
+        One that does not encode is a second answer to a prompt.
+        """
         pieces = standing(self.spec, pieces)
         known = pieces[-1].stop if pieces else 0
         job = Job(
             tokens=tuple(tokens),
             pieces=tuple(Piece(p.payload, p.stop - p.start) for p in pieces),
-            encode_from=known,
-            boundaries=tuple(b for b in (system_end, len(tokens)) if b > known),
+            encode_from=known if encodes else len(tokens),
+            boundaries=tuple(b for b in (system_end, len(tokens)) if encodes and b > known),
             max_tokens=max_tokens,
             stop_tokens=stop_tokens,
             sampling=sampling,
