@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from greenroom.actors.company import Company
+from greenroom.actors.fetching import fetch
 from greenroom.actors.messages import (
     AgentKey,
     Commit,
-    Fetch,
     FindAgent,
     Forget,
     Keep,
     Known,
     LetGo,
     Match,
+    Named,
     Outline,
     Recall,
     Settle,
@@ -138,7 +139,7 @@ class Memory:
         """
         store = self._company.store
         matched = await store.ask(Match(self.scope, draft.prompt.tokens[:limit], self._key))
-        fetched = await self._company.keeper.ask(Fetch(tuple(p.segment.id for p in matched)))
+        fetched = await fetch(self._company.keeper, [p.segment.id for p in matched])
         if fetched.bad is not None:
             await store.ask(Forget(fetched.bad))
         good = matched[: len(fetched.payloads)]
@@ -148,7 +149,7 @@ class Memory:
         pieces = zip(fetched.payloads, standing, strict=False)
         return (
             msgspec.structs.replace(draft, matched=standing),
-            tuple(stage.Piece(payload, piece.used) for payload, piece in pieces),
+            tuple(stage.Piece(each, piece.used, piece.segment.id) for each, piece in pieces),
         )
 
     def job(
@@ -189,6 +190,9 @@ class Memory:
         self._company.keeper.tell(Settle(tuple(s.id for s in segments)))
         self.head = head
         self._handle = uid if segments and is_new else None
+        if self._handle is not None:
+            with contextlib.suppress(MailboxFull, ActorStopped):  # then nobody else may have it
+                self._company.gpu.tell(Named(uid, tuple(each.id for each in segments)))
         self._copied = (*draft.matched, *(Piece(s, s.num_tokens) for s in segments))
 
     async def stand(self, draft: Draft) -> None:

@@ -32,6 +32,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
+from benchmarks.figures import frontier
 from greenroom.runtime.cache import restore, slice_states
 from greenroom.runtime.catalog import load_catalog
 from greenroom.runtime.codec import CODECS, DEFAULT_CODEC
@@ -78,6 +79,8 @@ def main(arguments: Sequence[str]) -> int:
     _print(summary, options.context, min(len(each) for each in rows.values()))
     if options.json:
         Path(options.json).write_text(json.dumps(summary, indent=1))
+    if options.plot:
+        _plot(summary, Path(options.plot))
     return 0
 
 
@@ -87,6 +90,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--windows", type=int, default=20)
     parser.add_argument("--codecs", default="", help="comma-separated; all of them by default")
     parser.add_argument("--json", default="", help="write the figures to this file")
+    parser.add_argument("--plot", default="", help="draw bytes, perplexity and ms to this file")
     parser.add_argument("--pieces", default="", help="folder of the windows done so far")
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="begin no window after so long"
@@ -180,6 +184,35 @@ def _print(summary: dict[str, Row], context: int, windows: int) -> None:
             f"({s['low_percent']:+.2f} to {s['high_percent']:+.2f}) | {s['agree_percent']:.2f} % "
             f"| {s['encode_ms']:.0f} | {s['first_decode_ms']:.0f} | {s['decode_ms']:.0f} |"
         )
+    points = {n: (s["bits"], s["perplexity_percent"], s["decode_ms"]) for n, s in summary.items()}
+    print(f"\non the frontier of bytes, perplexity and time: {', '.join(sorted(frontier(points)))}")
+
+
+def _plot(summary: dict[str, Row], file: Path) -> None:
+    """Perplexity over bits, a disc's area for the time to decode; rings are on the frontier."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    points = {n: (s["bits"], s["perplexity_percent"], s["decode_ms"]) for n, s in summary.items()}
+    best = frontier(points)
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    for name, (bits, perplexity, ms) in points.items():
+        if name == "float":
+            continue  # at 32 bits it would squeeze the others together
+        s = summary[name]
+        color = "tab:red" if name == DEFAULT_CODEC else "tab:blue"
+        edge = "black" if name in best else "none"
+        axes.scatter(bits, perplexity, s=3 * ms, color=color, edgecolors=edge, alpha=0.7)
+        axes.plot([bits] * 2, [s["low_percent"], s["high_percent"]], color=color, alpha=0.4)
+        label = f"{name}{' (default)' if name == DEFAULT_CODEC else ''}\n{ms:.0f} ms"
+        axes.annotate(label, (bits, perplexity), (8, 6), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="bits per element", ylabel="perplexity over float, %")
+    axes.set_title("discs: time to decode; ringed: on the frontier", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(file, dpi=120)
+    print(f"wrote {file}")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,10 @@ class Forest:
         segment = self._segments.get(segment_id)
         return segment.namespace if segment is not None else None
 
+    def everything(self) -> dict[str, Segment]:
+        """All segments that are known, by id."""
+        return dict(self._segments)
+
     def add(self, segment: Segment, *, stored: bool = True) -> None:
         """Know a segment. One whose parent is not known has lost its chain, and is left out; one
         that is not ``stored`` has its place in chains, and matches nothing."""
@@ -58,8 +62,8 @@ class Forest:
         the segment again, with new bytes, makes it match again.
         """
         segment = self._segments.get(segment_id)
-        if segment is not None:
-            self._prefixes.remove(segment)
+        if segment is not None and self._prefixes.remove(segment) and segment.parent is None:
+            self._lost_roots.insert(segment)
 
     def remove(self, segment_id: str) -> None:
         """Know a segment no more; nothing that is known may stand on it."""

@@ -8,6 +8,7 @@ cut, for one sync of the log. One connection, used from one thread at a time.
 import fcntl
 import os
 import sqlite3
+import zlib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from greenroom.runtime.reach import Rows, remove_unneeded, rows, unreachable
 from greenroom.runtime.schema import SCHEMA_VERSION, schema_of, upgrade
 from greenroom.runtime.segments import Segment, digest
 
-_SEGMENT_COLUMNS = "id, parent, namespace, fingerprint, num_bytes, last_used, record"
+_SEGMENT_COLUMNS = "id, parent, namespace, fingerprint, num_bytes, last_used, checksum, record"
 _AGENT_COLUMNS = "namespace, name, head, system, fingerprint, created, last_used, extras"
 
 
@@ -161,7 +162,7 @@ class Index:
         """
         with self._transaction():
             self._db.executemany(
-                f"INSERT INTO segments ({_SEGMENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) "
+                f"INSERT INTO segments ({_SEGMENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET stored = 1, last_used = excluded.last_used",
                 [_row(each) for each in segments],
             )
@@ -182,13 +183,13 @@ class Index:
         good: list[Segment] = []
         bad: list[str] = []
         evicted: set[str] = set()
-        for segment_id, record, stored in self._db.execute(
-            "SELECT id, record, stored FROM segments"
+        for segment_id, record, stored, checksum in self._db.execute(
+            "SELECT id, record, stored, checksum FROM segments"
         ):
             if not stored:
                 evicted.add(segment_id)
-            segment = _unpack(record)
-            if segment is None or not segment_id == segment.id == digest(segment):
+            segment = _unpack(segment_id, record, checksum)
+            if segment is None:
                 bad.append(segment_id)
             else:
                 good.append(segment)
@@ -290,7 +291,7 @@ class Index:
         with self._transaction():
             self._db.executemany(
                 f"INSERT OR REPLACE INTO segments ({_SEGMENT_COLUMNS}) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [_row(each) for each in segments],
             )
 
@@ -358,12 +359,15 @@ def _row(segment: Segment) -> tuple[object, ...]:
     """A segment as ``_SEGMENT_COLUMNS`` have it."""
     s = segment
     record = msgspec.msgpack.encode(s)
-    return s.id, s.parent, s.namespace, s.fingerprint, s.num_bytes, s.created, record
+    checksum = zlib.crc32(record)
+    return s.id, s.parent, s.namespace, s.fingerprint, s.num_bytes, s.created, checksum, record
 
 
-def _unpack(record: bytes) -> Segment | None:
+def _unpack(segment_id: str, record: bytes, checksum: int | None) -> Segment | None:
     """The segment in a row; None when the row is damaged."""
     try:
-        return msgspec.msgpack.decode(record, type=Segment)
+        segment = msgspec.msgpack.decode(record, type=Segment)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    sound = checksum == zlib.crc32(record) or digest(segment) == segment_id
+    return segment if sound and segment.id == segment_id else None

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import uvloop
 
+from greenroom.actors.fetching import fetch
 from greenroom.actors.keeper import Keeper
-from greenroom.actors.messages import Fetch, Keep, KeeperMessage
+from greenroom.actors.messages import Keep, KeeperMessage
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.segments import make_segment
 from greenroom.runtime.spec import CacheSpec
@@ -38,15 +39,15 @@ def test_what_is_kept_is_fetched_hot_and_cold(tmp_path: Path) -> None:
 
     async def keep(keeper: Ref[KeeperMessage]) -> None:
         assert await keeper.ask(Keep(((segment, payload),)))
-        assert (await keeper.ask(Fetch((segment.id,)))).payloads == (payload,)
+        assert (await fetch(keeper, (segment.id,))).payloads == (payload,)
 
-    async def fetch(keeper: Ref[KeeperMessage]) -> None:
-        fetched = await keeper.ask(Fetch((segment.id,)))
+    async def reopened(keeper: Ref[KeeperMessage]) -> None:
+        fetched = await fetch(keeper, (segment.id,))
         assert fetched.bad is None
         assert fetched.payloads[0].arrays.keys() == payload.arrays.keys()
 
     keeping(tmp_path, keep)
-    keeping(tmp_path, fetch)
+    keeping(tmp_path, reopened)
 
 
 def test_the_bytes_that_were_written_first_stay(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_the_bytes_that_were_written_first_stay(tmp_path: Path) -> None:
 
     async def again(keeper: Ref[KeeperMessage]) -> None:
         assert not await keeper.ask(Keep(((segment, later),)))
-        (fetched,) = (await keeper.ask(Fetch((segment.id,)))).payloads
+        (fetched,) = (await fetch(keeper, (segment.id,))).payloads
         assert all((fetched.arrays[k] == a).all() for k, a in payload.arrays.items())
 
     keeping(tmp_path, twice)
@@ -79,7 +80,7 @@ def test_payloads_are_given_up_to_the_first_bad_one(tmp_path: Path) -> None:
 
     async def scenario(keeper: Ref[KeeperMessage]) -> None:
         await keeper.ask(Keep(((good, payload),)))
-        fetched = await keeper.ask(Fetch((good.id, lost.id)))
+        fetched = await fetch(keeper, (good.id, lost.id))
         assert (len(fetched.payloads), fetched.bad) == (1, lost.id)
 
     keeping(tmp_path, scenario)
@@ -92,9 +93,9 @@ def test_a_payload_of_another_shape_is_bad_and_its_file_stays(tmp_path: Path) ->
     async def keep(keeper: Ref[KeeperMessage]) -> None:
         await keeper.ask(Keep(((segment, payload),)))
 
-    async def fetch(keeper: Ref[KeeperMessage]) -> None:
-        assert (await keeper.ask(Fetch((segment.id,)))).bad == segment.id
+    async def reopened(keeper: Ref[KeeperMessage]) -> None:
+        assert (await fetch(keeper, (segment.id,))).bad == segment.id
 
     keeping(tmp_path, keep)
-    keeping(tmp_path, fetch, other)
+    keeping(tmp_path, reopened, other)
     assert Vault(tmp_path).path(segment.id).exists()
