@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from typing import assert_never
 
 import msgspec
@@ -42,16 +43,17 @@ from greenroom.runtime.errors import ActorStopped, ChannelCancelled, MailboxFull
 from greenroom.runtime.hearsay import rendered_prompt
 from greenroom.runtime.job import Job, JobDone
 from greenroom.runtime.records import (
+    ChatMessage,
     Forgotten,
     TextDelta,
     Timings,
     TurnDone,
     TurnEvent,
+    TurnRequest,
     TurnStarted,
     Usage,
 )
-from greenroom.runtime.segments import chain_length
-from greenroom.runtime.template import Frame
+from greenroom.runtime.segments import Piece, chain_length
 
 
 class AgentActor(Actor[AgentMessage]):
@@ -146,9 +148,7 @@ class AgentActor(Actor[AgentMessage]):
             return
         self._memory.warm(chain)
         messages = whole_history(turn.request, chain, self._memory.system, heard)
-        frame = Frame(turn.request.tools, turn.request.template_kwargs)
-        tokenized = bare_prompt(turn.request) or rendered_prompt
-        draft = await asyncio.to_thread(self._memory.draft, messages, chain, tokenized, frame)
+        draft = await self._drafted(turn.request, messages, chain)
         max_tokens = clip_max_tokens(turn.request, draft.prompt, facts.context_window)
         draft, pieces = await self._memory.match(draft)
         sampling = fill_sampling(turn.request.sampling, facts)
@@ -156,6 +156,24 @@ class AgentActor(Actor[AgentMessage]):
         agreed = await asyncio.to_thread(terms, facts.text, turn.request, sampling, end)
         job = self._memory.job(draft, pieces, agreed.sampling, max_tokens)
         await self._perform(turn, draft, job, agreed, len(heard))
+
+    async def _drafted(
+        self, request: TurnRequest, messages: Sequence[ChatMessage], chain: Sequence[Piece]
+    ) -> Draft:
+        """The turn's prompt. Where a history leaves the agent's own chain it may follow another:
+        that of its own past, or of somebody with the same past."""
+        memory, frame = self._memory, self._memory.framed(request)
+
+        tokenized = bare_prompt(request) or rendered_prompt
+
+        async def drafted(on: Sequence[Piece]) -> Draft:
+            return await asyncio.to_thread(memory.draft, messages, on, tokenized, frame)
+
+        draft = await drafted(chain)
+        if request.mode == "say" or request.prompt is not None:
+            return draft
+        other = await memory.trace(draft)
+        return await drafted(other) if len(other) > draft.prompt.num_known else draft
 
     async def _repeat(self, turn: Turn, said: str, num_tokens: int) -> None:
         """Tell once more what was answered under this key: its caller did not get it, or forgot."""

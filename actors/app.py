@@ -60,6 +60,7 @@ from greenroom.runtime.system import System
 from greenroom.runtime.text import Text
 from greenroom.runtime.trial import serves_rows_together
 from greenroom.runtime.vault import Vault
+from greenroom.runtime.volatile import Volatile
 
 T = TypeVar("T")
 log = logging.getLogger("greenroom.stage")
@@ -198,6 +199,7 @@ async def _people(
         codec=_codec(settings, ground.entry).label,
         meter=Meter(),
         durable_turns=settings.memory.durability == "turn",
+        volatile=Volatile(settings.template.volatile),
     )
     mailbox = MailboxSpec(settings.actors.mailbox_capacity)
     director = system.spawn(

@@ -11,10 +11,12 @@ from greenroom.actors.messages import (
 )
 from greenroom.actors.meter import Meter
 from greenroom.runtime.ref import Ref
+from greenroom.runtime.volatile import Volatile
 
 
 class Company(msgspec.Struct, frozen=True):
-    """Whom an agent works with, and what it knows of the model. ``codec`` as segments name it."""
+    """Whom an agent works with, and what it knows of the model. ``codec`` as segments name it;
+    ``volatile`` is what no prompt keeps."""
 
     gpu: Ref[GpuMessage]
     keeper: Ref[KeeperMessage]
@@ -24,3 +26,4 @@ class Company(msgspec.Struct, frozen=True):
     codec: str
     meter: Meter
     durable_turns: bool
+    volatile: Volatile

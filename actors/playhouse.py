@@ -101,6 +101,7 @@ class Playhouse(Verbs):
     async def _open_turn(self, request: TurnRequest) -> Channel[TurnEvent]:
         if self._draining:
             raise Unavailable("the server is shutting down", retry_after_s=5.0)
+        request = self._steady(request)
         self._check_size(request)
         key = await self._recognition.settled(request)
         # Whoever gave no name and never comes to an answer leaves no trace.

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 Count = Annotated[int, Meta(ge=1)]
 Amount = Annotated[int, Meta(ge=0)]
 Duration = Annotated[float, Meta(ge=0)]
+Pattern = Annotated[str, Meta(min_length=1)]
 Key = Annotated[str, Meta(min_length=1)]
 Positive = Annotated[float, Meta(gt=0)]
 
@@ -81,6 +82,12 @@ class ActorSettings(_Section, frozen=True):
     passivate_after_s: Positive
 
 
+class TemplateSettings(_Section, frozen=True):
+    """What becomes of messages before a chat template renders them."""
+
+    volatile: tuple[Pattern, ...]
+
+
 class LogSettings(_Section, frozen=True):
     """What is logged and in which form."""
 
@@ -97,6 +104,7 @@ class Settings(_Section, frozen=True):
     stage: StageSettings
     memory: MemorySettings
     actors: ActorSettings
+    template: TemplateSettings
     log: LogSettings
 
     @property
