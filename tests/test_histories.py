@@ -34,7 +34,12 @@ from tests.test_verbs import checkpoint
 from tests.tiny import alone
 
 SYSTEM = "You are one of several. " * 3
-MODELS = ("llama", "gemma3_text", "qwen3_next", "gpt_oss")
+MODELS = (
+    "llama",
+    "gemma3_text",
+    pytest.param("qwen3_next", marks=pytest.mark.slow),
+    pytest.param("gpt_oss", marks=pytest.mark.slow),
+)
 Transcript = tuple[ChatMessage, ...]
 
 number = st.integers(0, 99)

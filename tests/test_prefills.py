@@ -10,13 +10,13 @@ from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
 from greenroom.runtime.records import ChatMessage, Sampling, SpawnRequest, TurnDone, TurnRequest
 from tests.test_hearing import say, settings, within
-from tests.test_verbs import checkpoint
+from tests.test_verbs import MODELS, checkpoint
 
 SYSTEM = ChatMessage("system", "You are a guide in a museum of clocks. " * 12)
 QUESTION = (SYSTEM, ChatMessage("user", "Which clock is the oldest?"))
 
 
-@pytest.fixture(scope="module", params=["llama", "gemma3_text", "qwen3_next"])
+@pytest.fixture(scope="module", params=MODELS)
 def model(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
