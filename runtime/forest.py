@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
+from greenroom.runtime.brood import Brood
 from greenroom.runtime.prefix import PrefixTree
 from greenroom.runtime.segments import BrokenChain, Piece, Segment, chain
 
@@ -22,7 +23,8 @@ class Forest:
     def __init__(self, fingerprint: str) -> None:
         self._fingerprint = fingerprint
         self._segments: dict[str, Segment] = {}
-        self._children: dict[str | None, dict[str, Segment]] = {}
+        self._children: dict[str, dict[str, Segment]] = {}
+        self._roots: dict[str, Brood] = {}  # by namespace
         self._prefixes = PrefixTree()
 
     def __len__(self) -> int:
@@ -50,10 +52,18 @@ class Forest:
         if segment.parent is not None and segment.parent not in self._segments:
             return
         self._segments[segment.id] = segment
-        self._children.setdefault(segment.parent, {})[segment.id] = segment
+        if segment.parent is None:
+            self._roots.setdefault(segment.namespace, Brood()).add(segment)
+        else:
+            self._grow(self._segments[segment.parent], segment)
         grounded = stored and (segment.parent is None or segment.parent in self._prefixes)
         if segment.fingerprint == self._fingerprint and grounded:
             self._prefixes.insert(segment)
+
+    def _grow(self, parent: Segment, child: Segment) -> None:
+        self._children.setdefault(parent.id, {})[child.id] = child
+        if parent.parent is None and child.start < parent.end:
+            self._roots[parent.namespace].leave(parent)
 
     def lose(self, segment_id: str) -> None:
         """A segment's bytes are lost: match it no more, nor what was computed on top of it.
@@ -73,6 +83,9 @@ class Forest:
         self._prefixes.remove(segment)
         del self._segments[segment_id]
         self._children.pop(segment_id, None)
+        if segment.parent is None:
+            self._roots[segment.namespace].remove(segment)
+            return
         siblings = self._children.get(segment.parent, {})
         siblings.pop(segment_id, None)
         if not siblings:
@@ -117,7 +130,11 @@ class Forest:
         """The next segment on a prompt's way; or the two, where it leaves the first one inside."""
         begin = last.stop if last else 0
         ways: list[tuple[_Step, ...]] = []
-        for child in self._grown(last.segment.id if last else None, namespace):
+        roots = self._roots.get(namespace, Brood())
+        next_ones = self._grown(last.segment) if last else roots.likely(rendered, 0)
+        for child in next_ones:
+            if not child.text or child.fingerprint != self._fingerprint:
+                continue
             if last is not None and child.start < last.segment.end:
                 continue  # it goes on from within
             stop = passed(child, rendered, begin)
@@ -131,8 +148,7 @@ class Forest:
         self, segment: Segment, begin: int, rendered: str
     ) -> "Iterator[tuple[_Step, ...]]":
         """The ways from within a segment of which the prompt has only the beginning."""
-        leaving = self._grown(segment.id, segment.namespace)
-        leaving = [child for child in leaving if child.start < segment.end]
+        leaving = [c for c in self._grown(segment) if c.text and c.start < segment.end]
         size = _common(segment.text, rendered, begin) if leaving else 0
         for child in leaving:
             at = rendered.rfind(child.text, begin, begin + size + len(child.text))
@@ -140,11 +156,9 @@ class Forest:
                 cut = _Step(segment, child.start - segment.start, at)
                 yield cut, _Step(child, child.num_tokens, at + len(child.text))
 
-    def _grown(self, parent: str | None, namespace: str) -> list[Segment]:
-        """The segments of the served model that go on from a segment, or begin."""
-        children = self._children.get(parent, {}).values()
-        ours = (self._fingerprint, namespace)
-        return [c for c in children if c.text and (c.fingerprint, c.namespace) == ours]
+    def _grown(self, parent: Segment) -> list[Segment]:
+        """The segments that go on from a segment."""
+        return list(self._children.get(parent.id, {}).values())
 
 
 class _Step(msgspec.Struct, frozen=True):
