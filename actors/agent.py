@@ -27,6 +27,7 @@ from greenroom.actors.messages import (
     Vanish,
 )
 from greenroom.actors.outbox import Outbox
+from greenroom.actors.shortening import Shortening
 from greenroom.actors.turn import (
     Answer,
     Draft,
@@ -42,6 +43,7 @@ from greenroom.runtime.actor import Actor
 from greenroom.runtime.errors import ActorStopped, ChannelCancelled, MailboxFull
 from greenroom.runtime.hearsay import rendered_prompt
 from greenroom.runtime.job import Job, JobDone
+from greenroom.runtime.overflow import fullness
 from greenroom.runtime.records import (
     ChatMessage,
     Forgotten,
@@ -148,14 +150,20 @@ class AgentActor(Actor[AgentMessage]):
             return
         self._memory.warm(chain)
         messages = whole_history(turn.request, chain, self._memory.system, heard)
-        draft = await self._drafted(turn.request, messages, chain)
+
+        async def drafted(told: Sequence[ChatMessage]) -> Draft:
+            return await self._drafted(turn.request, told, chain)
+
+        shortening = Shortening(self._key, self._company, self._memory)
+        draft = await drafted(messages)
+        draft, notices = await shortening.fit(turn.request, draft, drafted)
         max_tokens = clip_max_tokens(turn.request, draft.prompt, facts.context_window)
         draft, pieces = await self._memory.match(draft)
         sampling = fill_sampling(turn.request.sampling, facts)
         end = draft.prompt.spans[-1].text
         agreed = await asyncio.to_thread(terms, facts.text, turn.request, sampling, end)
         job = self._memory.job(draft, pieces, agreed.sampling, max_tokens)
-        await self._perform(turn, draft, job, agreed, len(heard))
+        await self._perform(turn, draft, job, agreed, len(heard), notices)
 
     async def _drafted(
         self, request: TurnRequest, messages: Sequence[ChatMessage], chain: Sequence[Piece]
@@ -194,7 +202,13 @@ class AgentActor(Actor[AgentMessage]):
         await outbox.flush()
 
     async def _perform(
-        self, turn: Turn, draft: Draft, job: Job, agreed: Terms, num_heard: int
+        self,
+        turn: Turn,
+        draft: Draft,
+        job: Job,
+        agreed: Terms,
+        num_heard: int,
+        notices: tuple[str, ...],
     ) -> None:
         """Have the stage run the job, tell the caller what comes, and remember it."""
         request = turn.request
@@ -208,7 +222,8 @@ class AgentActor(Actor[AgentMessage]):
                 for choice, job in zip(choices, jobs, strict=True)
             ]
         )
-        ended = _Ended(choices, len(job.tokens), done, num_heard)
+        window = self._company.facts.context_window
+        ended = _Ended(choices, len(job.tokens), done, num_heard, window, notices)
         ending = asyncio.ensure_future(self._finish(turn, outbox, draft, ended))
         try:
             await asyncio.shield(ending)
@@ -291,6 +306,8 @@ class _Ended(msgspec.Struct):
     num_prompt: int
     done: JobDone
     num_heard: int
+    window: int
+    told: tuple[str, ...]
 
     @property
     def usage(self) -> Usage:
@@ -305,7 +322,10 @@ class _Ended(msgspec.Struct):
     @property
     def notices(self) -> tuple[str, ...]:
         """What the caller should know beside the answer."""
-        unread = sum(c.parts.unread for c in self.choices)
-        if not unread:
-            return ()
-        return (f"tool_call_unread: {unread} calls could not be read and are told as content",)
+        num_tokens = self.num_prompt + len(self.choices[0].tokens)
+        notices = [*self.told, *fullness(num_tokens, self.window)]
+        if unread := sum(c.parts.unread for c in self.choices):
+            notices.append(
+                f"tool_call_unread: {unread} calls could not be read and are told as content"
+            )
+        return tuple(notices)

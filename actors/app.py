@@ -200,6 +200,8 @@ async def _people(
         meter=Meter(),
         durable_turns=settings.memory.durability == "turn",
         volatile=Volatile(settings.template.volatile),
+        overflow=settings.agents.overflow,
+        overflow_keep=settings.agents.overflow_keep,
     )
     mailbox = MailboxSpec(settings.actors.mailbox_capacity)
     director = system.spawn(

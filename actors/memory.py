@@ -38,7 +38,7 @@ from greenroom.runtime.codec import link
 from greenroom.runtime.errors import ActorStopped, MailboxFull
 from greenroom.runtime.frame import PLAIN, Frame, today
 from greenroom.runtime.job import Job, JobDone
-from greenroom.runtime.records import AgentInfo, ChatMessage, Sampling, TurnRequest
+from greenroom.runtime.records import AgentInfo, ChatMessage, Overflow, Sampling, TurnRequest
 from greenroom.runtime.resume import Link, resume_at, stand_at
 from greenroom.runtime.segments import Piece, chain_length, cut
 from greenroom.runtime.text import Prompt, Remembered, Text
@@ -82,6 +82,11 @@ class Memory:
         if known is None:
             raise unknown(self._key.name)
         return known.info
+
+    async def overflow(self) -> Overflow:
+        """What becomes of a history that outgrows the window: as it was last agreed."""
+        known = await self._find()
+        return (known.info.overflow if known else None) or self._company.overflow
 
     async def _find(self) -> Known | None:
         return await self._company.store.ask(FindAgent(self._key))

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from greenroom.runtime.records import Overflow
+
 Count = Annotated[int, Meta(ge=1)]
 Amount = Annotated[int, Meta(ge=0)]
 Duration = Annotated[float, Meta(ge=0)]
@@ -82,6 +84,13 @@ class ActorSettings(_Section, frozen=True):
     passivate_after_s: Positive
 
 
+class AgentSettings(_Section, frozen=True):
+    """What holds of every agent that is not told otherwise."""
+
+    overflow: Overflow
+    overflow_keep: Annotated[float, Meta(gt=0, le=0.75)]
+
+
 class TemplateSettings(_Section, frozen=True):
     """What becomes of messages before a chat template renders them."""
 
@@ -104,6 +113,7 @@ class Settings(_Section, frozen=True):
     stage: StageSettings
     memory: MemorySettings
     actors: ActorSettings
+    agents: AgentSettings
     template: TemplateSettings
     log: LogSettings
 
