@@ -223,7 +223,8 @@ class AgentActor(Actor[AgentMessage]):
             ]
         )
         window = self._company.facts.context_window
-        ended = _Ended(choices, len(job.tokens), done, num_heard, window, notices)
+        known = (*notices, *agreed.notices)
+        ended = _Ended(choices, len(job.tokens), done, num_heard, window, known)
         ending = asyncio.ensure_future(self._finish(turn, outbox, draft, ended))
         try:
             await asyncio.shield(ending)
@@ -307,7 +308,7 @@ class _Ended(msgspec.Struct):
     done: JobDone
     num_heard: int
     window: int
-    told: tuple[str, ...]
+    known: tuple[str, ...]  # notices that were due before anything was said
 
     @property
     def usage(self) -> Usage:
@@ -323,7 +324,7 @@ class _Ended(msgspec.Struct):
     def notices(self) -> tuple[str, ...]:
         """What the caller should know beside the answer."""
         num_tokens = self.num_prompt + len(self.choices[0].tokens)
-        notices = [*self.told, *fullness(num_tokens, self.window)]
+        notices = [*self.known, *fullness(num_tokens, self.window)]
         if unread := sum(c.parts.unread for c in self.choices):
             notices.append(
                 f"tool_call_unread: {unread} calls could not be read and are told as content"
