@@ -282,11 +282,13 @@ class Stage:
         elif not self._entrance.has_room(row.uid, len(s.job.tokens) + s.emitted):
             s.cache, s.kept = self._batch.leave(row.uid), s.emitted
             s.in_batch = False
-            self._end(row.uid, s, "length")
+            self._end(row.uid, s, "length", out_of_memory=True)
 
-    def _end(self, uid: int, s: StageSequence, reason: FinishReason) -> None:
+    def _end(
+        self, uid: int, s: StageSequence, reason: FinishReason, *, out_of_memory: bool = False
+    ) -> None:
         s.phase = Phase.ENDED
-        self._emit(uid, JobEnded(reason=reason))
+        self._emit(uid, JobEnded(reason, out_of_memory))
 
     def _encode(self, uid: int, s: StageSequence, keep: int) -> None:
         """Encode what is new, and let go of the floats."""
