@@ -1,7 +1,7 @@
 """Agents from Python: ``async with greenroom.open() as room``."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -9,151 +9,119 @@ from typing import Any
 import msgspec
 
 from greenroom.actors.app import open_house
+from greenroom.actors.handle import Agent
+from greenroom.actors.house import ModelCard, Status
 from greenroom.actors.http import serve_http
-from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
+from greenroom.actors.reach import Reach
+from greenroom.runtime.inspect import SystemInfo
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.names import validate_name
-from greenroom.runtime.records import (
-    AgentInfo,
-    ChatMessage,
-    FinishReason,
-    Heard,
-    HearRequest,
-    Sampling,
-    TextDelta,
-    Timings,
-    TurnDone,
-    TurnRequest,
-    Usage,
-)
+from greenroom.runtime.records import AgentInfo, Overflow, Share, SpawnRequest
+from greenroom.runtime.system import System
+
+READ_BYTES = 1 << 20
 
 
-class Reply(msgspec.Struct, frozen=True):
-    """A whole answer. ``usage`` counts tokens, ``timings`` milliseconds."""
+class Inspection(msgspec.Struct, frozen=True):
+    """What goes on: in the house that the agents live in, and among the room's own actors."""
 
-    text: str
-    finish_reason: FinishReason
-    usage: Usage
-    timings: Timings
-    head: str | None
-
-
-class Agent:
-    """A named agent of a room. It is only a name: any number of these may stand for one agent."""
-
-    def __init__(self, house: Playhouse, name: str) -> None:
-        self._house = house
-        self.name = name
-
-    async def say(
-        self,
-        content: str,
-        *,
-        max_tokens: int | None = None,
-        stop: Sequence[str] = (),
-        sampling: Sampling | None = None,
-    ) -> Reply:
-        """Say something and wait for the whole answer, which is durable when this returns.
-
-        ``max_tokens`` ``None`` means as many as the context window leaves. Raises InvalidRequest
-        (the prompt does not fit, ...), MailboxFull and other Unavailable errors (try again).
-        """
-        async with opened(self._house, self._request(content, max_tokens, stop, sampling)) as turn:
-            done = await turn.done()
-        return Reply(done.text, done.finish_reason, done.usage, done.timings, done.head)
-
-    async def stream(
-        self,
-        content: str,
-        *,
-        max_tokens: int | None = None,
-        stop: Sequence[str] = (),
-        sampling: Sampling | None = None,
-    ) -> AsyncIterator[str]:
-        """Say something and get the answer as it comes, piece by piece.
-
-        Closing the iterator (``aclosing``) cancels the turn, which is then not remembered. Raises
-        as ``say``.
-        """
-        async with opened(self._house, self._request(content, max_tokens, stop, sampling)) as turn:
-            async for event in turn:
-                match event:
-                    case TextDelta(text) if text:
-                        yield text
-                    case TurnDone():
-                        return
-                    case _:  # a token whose character is not complete yet
-                        pass
-
-    async def hear(self, content: str, *, name: str | None = None) -> None:
-        """Tell it something that it need not answer; returns at once.
-
-        It is taken in in the background, so that the next answer begins as soon as if it had been
-        known all along. ``name`` is whose words these are. Until it is durable (``heard``) a crash
-        may lose it. Raises InvalidRequest (empty, longer than the context window), MailboxFull.
-        """
-        await self._house.hear(
-            HearRequest(
-                agent=self.name, content=content, name=name, namespace=self._house.namespace
-            )
-        )
-
-    async def heard(self, *, settled: bool = True) -> Heard:
-        """Wait until all that it was told is durable; without ``settled`` just see how far it is.
-
-        Raises InvalidRequest when something did not fit the context window and was dropped.
-        """
-        return await self._house.heard(self._house.namespace, self.name, settled=settled)
-
-    def _request(
-        self, content: str, max_tokens: int | None, stop: Sequence[str], sampling: Sampling | None
-    ) -> TurnRequest:
-        return TurnRequest(
-            messages=(ChatMessage("user", content),),
-            mode="say",
-            agent=self.name,
-            namespace=self._house.namespace,
-            max_tokens=max_tokens,
-            stop=tuple(stop),
-            sampling=sampling or Sampling(),
-        )
+    house: Status
+    actors: SystemInfo
 
 
 class Room:
-    """A model and its agents, in this process."""
+    """A model and its agents. ``model`` is what is served, ``actors`` runs actors of your own.
 
-    def __init__(self, house: Playhouse) -> None:
+    The same class stands for a room in this process and for a server far away.
+    """
+
+    def __init__(self, house: Reach, actors: System) -> None:
         self._house = house
+        self.actors = actors
 
-    async def spawn(self, name: str, *, system: str | None = None) -> Agent:
+    @property
+    def model(self) -> ModelCard:
+        """The served model."""
+        return self._house.model
+
+    async def spawn(
+        self,
+        name: str,
+        *,
+        system: str | None = None,
+        model: str | None = None,
+        ttl_s: float | None = None,
+        overflow: Overflow | None = None,
+        share: Share | None = None,
+    ) -> Agent:
         """The agent of that name, made if there is none, with all that it remembers.
 
-        ``system`` is its system prompt. Raises InvalidRequest for an illegal name, Conflict when
-        it exists with another system prompt.
+        ``system`` is its system prompt, ``model`` the model that it insists on. After ``ttl_s``
+        seconds without a turn it is forgotten. ``overflow`` says what becomes of a history that
+        outgrows the context window, ``share = "none"`` keeps its memory from other agents. What is
+        left out stays as it is. Raises InvalidRequest for an illegal name or value, NotFound for a
+        model that is not served, Conflict when the agent exists with another system prompt, model
+        or ``share``.
         """
-        name = validate_name(name)
-        await self._house.enrol(name, system)
-        return Agent(self._house, name)
+        request = SpawnRequest(
+            namespace=self._house.namespace,
+            name=validate_name(name),
+            system=system,
+            model=model,
+            ttl_s=ttl_s,
+            overflow=overflow,
+            share=share,
+        )
+        info = await self._house.spawn(request)
+        return Agent(self._house, info.name)
+
+    def agent(self, name: str) -> Agent:
+        """The agent of that name, without looking whether it is there. Raises InvalidRequest."""
+        return Agent(self._house, validate_name(name))
 
     async def agents(self) -> list[AgentInfo]:
         """Every agent of this room, by name."""
         return await self._house.agents(self._house.namespace)
 
+    async def import_agent(
+        self, source: str | Path | AsyncIterable[bytes], *, name: str | None = None
+    ) -> Agent:
+        """Take in an agent that was exported, under its own name or another.
+
+        Raises Conflict for another model's memory and for a name that is taken, InvalidRequest for
+        a file that is damaged or from a later greenroom.
+        """
+        chunks = _chunks(Path(source)) if isinstance(source, str | Path) else source
+        info = await self._house.import_agent(self._house.namespace, name, chunks)
+        return Agent(self._house, info.name)
+
+    async def inspect(self) -> Inspection:
+        """What goes on inside, at any time. Of a server it needs the administrator's key."""
+        return Inspection(await self._house.status(), self.actors.inspect())
+
+
+class LocalRoom(Room):
+    """A room whose model is in this process."""
+
+    def __init__(self, house: Playhouse, actors: System) -> None:
+        super().__init__(house, actors)
+        self._playhouse = house
+
     @asynccontextmanager
     async def serve(self, host: str | None = None, port: int | None = None) -> AsyncIterator[str]:
         """Open this room's HTTP door as well; gives its URL. ``port`` 0 takes a free one."""
-        server = self._house.settings.server
+        server = self._playhouse.settings.server
         host = server.host if host is None else host
         port = server.port if port is None else port
-        async with serve_http(self._house, host, port) as url:
+        async with serve_http(self._playhouse, host, port) as url:
             yield url
 
 
 @asynccontextmanager
 async def open_room(
     model: str | None = None, *, home: str | Path | None = None, **settings: Any
-) -> AsyncIterator[Room]:
+) -> AsyncIterator[LocalRoom]:
     """Load a model and wake its agents; leaving stops them, with everything durable.
 
     ``model`` as ``model.name`` in the settings; ``home`` is where models and memory are kept. Other
@@ -166,5 +134,15 @@ async def open_room(
     if home is not None:
         overrides["home"] = str(home)
     loaded = await asyncio.to_thread(load_settings, overrides=overrides)
-    async with open_house(loaded.settings) as house:
-        yield Room(house)
+    # The room's own actors stop first: they may speak to agents to the end.
+    async with open_house(loaded.settings) as house, System() as actors:
+        yield LocalRoom(house, actors)
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    file = await asyncio.to_thread(path.open, "rb")
+    try:
+        while chunk := await asyncio.to_thread(file.read, READ_BYTES):
+            yield chunk
+    finally:
+        await asyncio.to_thread(file.close)

@@ -84,6 +84,8 @@ def settings(**server: object) -> Settings:
 class SmallHouse:
     """Plays ``play`` for each turn; keeps the requests; ``left`` counts readers that went away."""
 
+    namespace = ""
+
     def __init__(self, play: Play = answer, **server: object) -> None:
         self.settings = settings(**server)
         self.model = ModelCard("smol", "org/Smol", 2048, 1_700_000_000)

@@ -89,7 +89,7 @@ def test_one_agent_through_all_three_doors(stage: Stage) -> None:
     """HTTP, Python, WebSocket, HTTP: each goes on from all that was said before."""
 
     async def scenario() -> None:
-        room, url = Room(stage.house), stage.url
+        room, url = Room(stage.house, stage.house.system), stage.url
         async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
             history: list[Any] = [
                 {"role": "system", "content": SYSTEM},
@@ -244,7 +244,7 @@ def test_the_python_door_leads_to_the_agents_that_the_key_opens(
 
     async def scenario() -> None:
         async with open_house(settings) as house, serve_http(house, "127.0.0.1", 0) as url:
-            room = Room(house)
+            room = Room(house, house.system)
             await room.spawn("alice")
             headers = {"Authorization": "Bearer sesame"}
             async with (

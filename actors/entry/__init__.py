@@ -1,26 +1,53 @@
 """Greenroom: long-lived LLM agents whose attention state outlives turns, evictions and restarts."""
 
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from greenroom.actors.toolloop import ToolBounds
+from greenroom.runtime.actor import Actor
 from greenroom.runtime.blas import Blas, preload_blas
+from greenroom.runtime.channel import Channel
+from greenroom.runtime.errors import GreenroomError
+from greenroom.runtime.message import Message, Request, Terminated
+from greenroom.runtime.records import ChatMessage, Sampling, Tool
+from greenroom.runtime.ref import Ref
+from greenroom.runtime.supervise import Decision, Supervision
 
 if TYPE_CHECKING:
-    from greenroom.actors.room import Room
+    from greenroom.actors.room import LocalRoom
+    from greenroom.actors.sync import SyncRoom
 
 __version__ = version("greenroom")
 
-# Every module of the package is imported after this one, so the BLAS is in place before MLX is.
+# Nothing above imports MLX, and all that does is imported later: the BLAS is in place before.
 BLAS: Final[Blas] = preload_blas()
 
-__all__ = ["BLAS", "__version__", "open"]
+__all__ = [
+    "BLAS",
+    "Actor",
+    "Channel",
+    "ChatMessage",
+    "Decision",
+    "GreenroomError",
+    "Message",
+    "Ref",
+    "Request",
+    "Sampling",
+    "Supervision",
+    "Terminated",
+    "Tool",
+    "ToolBounds",
+    "__version__",
+    "open",
+    "open_sync",
+]
 
 
 def open(
     model: str | None = None, *, home: str | Path | None = None, **settings: Any
-) -> "AbstractAsyncContextManager[Room]":
+) -> "AbstractAsyncContextManager[LocalRoom]":
     """A room: a loaded model and its agents, in this process; see ``greenroom.actors.room``.
 
     ``model`` is a catalog name, a Hugging Face id or a folder; ``home`` is where models and
@@ -30,3 +57,16 @@ def open(
     from greenroom.actors.room import open_room  # loads MLX, which a look at the version need not
 
     return open_room(model, home=home, **settings)
+
+
+def open_sync(
+    model: str | None = None, *, home: str | Path | None = None, **settings: Any
+) -> "AbstractContextManager[SyncRoom]":
+    """``open`` for scripts and notebooks: ``with`` and no ``await``; see ``greenroom.actors.sync``.
+
+    The room has an event loop on a thread of its own, so it may be used where one runs already.
+    """
+    from greenroom.actors.room import open_room
+    from greenroom.actors.sync import in_step
+
+    return in_step(lambda: open_room(model, home=home, **settings))
