@@ -1,6 +1,7 @@
 """An agent: a named conversation with a life of its own, one turn at a time."""
 
 import asyncio
+import contextlib
 import time
 from typing import assert_never
 
@@ -15,6 +16,7 @@ from greenroom.actors.messages import (
     AgentMessage,
     Attend,
     Branch,
+    Discard,
     Erase,
     Fork,
     Hear,
@@ -36,7 +38,7 @@ from greenroom.actors.turn import (
 )
 from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
-from greenroom.runtime.errors import ChannelCancelled
+from greenroom.runtime.errors import ActorStopped, ChannelCancelled, MailboxFull
 from greenroom.runtime.hearsay import rendered_prompt
 from greenroom.runtime.job import Job, JobDone
 from greenroom.runtime.records import (
@@ -108,6 +110,8 @@ class AgentActor(Actor[AgentMessage]):
             self._hearing.resume()
             return Forgotten(0, 0)
         self._hearing.drop()
+        with contextlib.suppress(MailboxFull, ActorStopped):  # then it goes with the next copies
+            company.gpu.tell(Discard(doomed))
         freed = await company.custodian.ask(Erase(doomed))
         await self._memory.load()
         self.context.stop()
@@ -140,6 +144,7 @@ class AgentActor(Actor[AgentMessage]):
         if (said := answered(turn.request, chain)) is not None:
             await self._repeat(turn, said, chain_length(chain))
             return
+        self._memory.warm(chain)
         messages = whole_history(turn.request, chain, self._memory.system, heard)
         frame = Frame(turn.request.tools, turn.request.template_kwargs)
         tokenized = bare_prompt(turn.request) or rendered_prompt

@@ -12,7 +12,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import uvloop
@@ -36,10 +36,16 @@ from greenroom.runtime.catalog import ModelEntry, load_catalog
 from greenroom.runtime.claims import check_claims
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
 from greenroom.runtime.download import ensure_model
-from greenroom.runtime.errors import ActorStopped, GreenroomError, MailboxFull, ModelUnavailable
+from greenroom.runtime.errors import (
+    ActorStopped,
+    GreenroomError,
+    MailboxFull,
+    ModelUnavailable,
+    StoreUnusable,
+)
 from greenroom.runtime.host import memory_limit, wire_memory
 from greenroom.runtime.hot import room_for_copies
-from greenroom.runtime.index import Index, StoreUnusable
+from greenroom.runtime.index import Index
 from greenroom.runtime.ledger import Ledger
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.loader import last_position_head, load, pick_device, pick_platform
@@ -69,6 +75,26 @@ class _Ground(msgspec.Struct, frozen=True):
     ledger: Ledger
 
 
+class _Threads(NamedTuple):
+    """Who waits for whom: decoding, which the stage waits for, for no disk; writing, which the ends
+    of turns wait for, for no reading. All of them leave the GIL alone, so a few are enough."""
+
+    decode: ThreadPoolExecutor
+    write: ThreadPoolExecutor
+    read: ThreadPoolExecutor
+
+    @classmethod
+    def start(cls) -> "_Threads":
+        """None runs before it is needed."""
+        names = ("greenroom-decode", "greenroom-write", "greenroom-read")
+        return cls(*(ThreadPoolExecutor(min(4, os.cpu_count() or 1), name) for name in names))
+
+    def stop(self) -> None:
+        """Wait for what runs."""
+        for pool in self:
+            pool.shutdown()
+
+
 @asynccontextmanager
 async def open_house(settings: Settings) -> AsyncIterator[Playhouse]:
     """Bring the model, start the actors, and stop them in reverse order at the end.
@@ -77,16 +103,15 @@ async def open_house(settings: Settings) -> AsyncIterator[Playhouse]:
     the store.
     """
     ground = await asyncio.to_thread(_prepare, settings)
-    # Decoding and files; they leave the GIL alone, so a few threads are enough.
-    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "greenroom-io")
+    threads = _Threads.start()
     scribe = Scribe(ground.ledger)
     try:
         async with System() as system:
-            yield await _people(system, settings, ground, pool, scribe)
+            yield await _people(system, settings, ground, threads, scribe)
     finally:
         await scribe.close()
         await asyncio.to_thread(ground.ledger.close)
-        await asyncio.to_thread(pool.shutdown)
+        await asyncio.to_thread(threads.stop)
         await asyncio.to_thread(ground.index.close)
 
 
@@ -109,10 +134,10 @@ def _prepare(settings: Settings) -> _Ground:
 
 
 async def _people(
-    system: System, settings: Settings, ground: _Ground, pool: Executor, scribe: Scribe
+    system: System, settings: Settings, ground: _Ground, threads: _Threads, scribe: Scribe
 ) -> Playhouse:
     """Spawn the actors, in the order in which they need each other."""
-    make = partial(make_stage, settings, ground.entry, ground.model_path, pool)
+    make = partial(make_stage, settings, ground.entry, ground.model_path, threads.decode)
     patience = Patience(settings.memory.release_after_s, settings.stage.memory_wait_s)
 
     def relieve(num_bytes: int) -> None:
@@ -139,12 +164,29 @@ async def _people(
 
     keeper = system.spawn(
         "keeper",
-        partial(Keeper, ground.vault, facts.spec, budget_bytes, pool, back, grown),
+        partial(
+            Keeper,
+            ground.vault,
+            facts.spec,
+            budget_bytes,
+            threads.write,
+            threads.read,
+            back,
+            grown,
+        ),
         supervision=_vital(),
     )
     custodian: Ref[CustodianMessage] = system.spawn(
         "custodian",
-        partial(Custodian, store, keeper, ground.vault, pool, quota_of(settings.memory)),
+        partial(
+            Custodian,
+            store,
+            keeper,
+            ground.vault,
+            threads.read,
+            quota_of(settings.memory),
+            max(facts.spec.windows, default=0),
+        ),
         supervision=_vital(),
     )
     company = Company(

@@ -19,8 +19,8 @@ from mlx_lm.utils import load_tokenizer
 import greenroom
 from greenroom.actors.guard import is_loopback
 from greenroom.runtime.catalog import ModelEntry, load_catalog
-from greenroom.runtime.errors import GreenroomError, InvalidRequest
-from greenroom.runtime.index import Index, StoreBusy
+from greenroom.runtime.errors import GreenroomError, InvalidRequest, StoreBusy
+from greenroom.runtime.index import Index
 from greenroom.runtime.loader import pick_device, pick_platform
 from greenroom.runtime.records import ChatMessage
 from greenroom.runtime.settings import Settings

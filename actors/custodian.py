@@ -12,6 +12,7 @@ from greenroom.actors.messages import (
     CustodianMessage,
     Doom,
     Drop,
+    DropStates,
     Erase,
     Evict,
     Freed,
@@ -28,8 +29,10 @@ from greenroom.actors.messages import (
 from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.census import Plan, plan
+from greenroom.runtime.errors import Unavailable
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import MemorySettings
+from greenroom.runtime.supersede import superseded
 from greenroom.runtime.vault import Vault
 
 T = TypeVar("T")
@@ -55,7 +58,7 @@ class Custodian(Actor[CustodianMessage]):
     """Has the store forget segments and the keeper delete their files, in this order.
 
     Files are counted on ``pool``. A round runs at the start, when turns have outgrown the quota,
-    and every ``ROUND_S`` seconds.
+    and every ``ROUND_S`` seconds. ``window`` is the longest of the model's windows, 0 if none.
     """
 
     def __init__(
@@ -65,12 +68,14 @@ class Custodian(Actor[CustodianMessage]):
         vault: Vault,
         pool: Executor,
         quota: Quota,
+        window: int = 0,
     ) -> None:
         self._store = store
         self._keeper = keeper
         self._vault = vault
         self._pool = pool
         self._quota = quota
+        self._window = window
         self._room = 0  # bytes that may be written before the next round
 
     async def on_start(self) -> None:
@@ -88,13 +93,20 @@ class Custodian(Actor[CustodianMessage]):
                 had = self._room
                 self._room = -1 if num_bytes is None else had - num_bytes
                 if self._room < 0 <= had:
-                    await self._tidy()
+                    await self._round()
             case Rounds():
-                await self._tidy()
+                await self._round()
                 self.context.timer(ROUND_S, Rounds())
             case _:
                 assert_never(message)
         return None
+
+    async def _round(self) -> None:
+        """A disk that refuses is no reason to stop serving: the next round tries again."""
+        try:
+            await self._tidy()
+        except (OSError, Unavailable) as error:
+            self.context.log.warning("the store could not be cleared: %s", error)
 
     async def _erase(self, ids: tuple[str, ...]) -> Freed:
         await self._keeper.ask(Doom(ids))
@@ -103,7 +115,7 @@ class Custodian(Actor[CustodianMessage]):
 
     async def _tidy(self) -> Cleared:
         reach = await self._store.ask(Survey())
-        planned = await self._off_loop(lambda: self._plan(reach))
+        planned, superseded_ids = await self._off_loop(lambda: self._plan(reach))
         counted, going = planned.count, planned.clearance
         if counted.missing:
             await self._store.ask(Evict(counted.missing))
@@ -119,17 +131,38 @@ class Custodian(Actor[CustodianMessage]):
             gone = await self._store.ask(Evict(ids))
             freed += await self._keeper.ask(Drop(gone))
             num_evicted += len(gone)
+        superseded_bytes = 0
+        for ids in _batches(superseded_ids):
+            superseded_bytes += await self._keeper.ask(DropStates(ids))
+        freed += superseded_bytes
         left = counted.census.num_bytes - freed
         # At least a little: what pins and running turns hold may exceed the quota by itself.
         self._room = max(planned.quota - left, planned.quota // 20)
-        cleared = Cleared(left, planned.quota, len(going.strays), num_collected, num_evicted, freed)
+        cleared = Cleared(
+            left,
+            planned.quota,
+            len(going.strays),
+            num_collected,
+            num_evicted,
+            freed,
+            len(superseded_ids),
+            superseded_bytes,
+        )
         if freed:
             self.context.log.info("the store was cleared: %s", cleared)
         return cleared
 
-    def _plan(self, reach: Reach) -> Plan:
+    def _plan(self, reach: Reach) -> tuple[Plan, tuple[str, ...]]:
+        """What goes, and which segments' tails and states nobody needs."""
         quota = self._quota
-        return plan(reach.rows, reach.held, self._vault, quota.disk_bytes, quota.keep_branches_s)
+        planned = plan(reach.rows, reach.held, self._vault, quota.disk_bytes, quota.keep_branches_s)
+        states = planned.count.states
+        if not states:
+            return planned, ()
+        ends = planned.count.census.heads.keys() | planned.count.census.held
+        unneeded = superseded(reach.segments, ends, self._window)
+        gone = {*planned.clearance.collected, *planned.clearance.evicted}
+        return planned, tuple(each for each in states if each in unneeded and each not in gone)
 
     async def _sweep(self, paths: tuple[str, ...], unowned: dict[str, str]) -> int:
         """Remove strays. A file in a segment's place may be a turn's that is just ending."""

@@ -12,10 +12,12 @@ from greenroom.actors.messages import (
     Back,
     Count,
     Describe,
+    Discard,
     Finish,
     Generate,
     GpuMessage,
     ModelFacts,
+    Named,
     Promote,
 )
 from greenroom.runtime.actor import Actor
@@ -149,6 +151,10 @@ class GpuActor(Actor[GpuMessage]):
                 self._worker.submit(functools.partial(stage.promote, uid))
             case Finish(uid, keep):
                 self._order(lambda stage: stage.finish(uid, keep))
+            case Named(uid, ids):
+                self._order(lambda stage: stage.name(uid, ids))
+            case Discard(ids):
+                self._order(lambda stage: stage.discard(frozenset(ids)))
             case Back(backing):
                 self._order(lambda stage: stage.back(backing))
             case Describe():

@@ -2,13 +2,14 @@
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import assert_never
 
 from greenroom.actors.messages import (
     Doom,
     Drop,
+    DropStates,
     Fetch,
     Fetched,
     Held,
@@ -17,20 +18,24 @@ from greenroom.actors.messages import (
     Outline,
     Settle,
     Shed,
+    Warm,
     Weigh,
 )
 from greenroom.runtime.actor import Actor
+from greenroom.runtime.channel import Channel
 from greenroom.runtime.codec import BadPayload, Payload, check, link
-from greenroom.runtime.errors import StorageFailed
+from greenroom.runtime.errors import ActorStopped, StorageFailed
 from greenroom.runtime.hot import HotPayloads
 from greenroom.runtime.resume import Link
+from greenroom.runtime.segment_file import Damaged, VaultError
 from greenroom.runtime.segments import Segment
 from greenroom.runtime.spec import CacheSpec
-from greenroom.runtime.vault import Damaged, Vault, VaultError
+from greenroom.runtime.vault import Vault
 
 
 class Keeper(Actor[KeeperMessage]):
-    """Hot bytes in memory, everything on disk; files are read and written on ``pool``.
+    """Hot bytes in memory, everything on disk; files are written on ``pool`` and read on
+    ``readers``, so that a slow disk holds up no turn but those that need what is on it.
 
     ``changed`` is told how many bytes are hot, and how many are being written and are not hot yet,
     whenever that may be other than before; ``wrote`` how many bytes a turn has added to the disk,
@@ -43,6 +48,7 @@ class Keeper(Actor[KeeperMessage]):
         spec: CacheSpec,
         budget_bytes: int,
         pool: Executor,
+        readers: Executor | None = None,
         changed: Callable[[int, int], object] = lambda hot, pending: None,
         wrote: Callable[[int | None], object] = lambda num_bytes: None,
     ) -> None:
@@ -50,18 +56,20 @@ class Keeper(Actor[KeeperMessage]):
         self._spec = spec
         self._hot = HotPayloads(budget_bytes)
         self._pool = pool
+        self._readers = readers or pool
         self._changed = changed
         self._wrote = wrote
+        self._reads: dict[str, asyncio.Future[Payload]] = {}
         self._unsettled: set[str] = set()  # kept by turns that have not committed yet
         self._doomed: set[str] = set()  # and not kept by anybody since then
 
     async def handle(self, message: KeeperMessage) -> object:
         """Answer with bytes, or once bytes are safe."""
         match message:
-            case Fetch(ids):
-                fetched = await self._fetch(ids)
-                self._changed(self._hot.num_bytes, 0)
-                return fetched
+            case Fetch(ids, reply):
+                self.context.background(self._serve(ids, reply))
+            case Warm(ids):
+                self.context.background(self._warm(ids))
             case Keep(segments):
                 pending = sum(payload.num_bytes for _, payload in segments)
                 self._changed(self._hot.num_bytes, pending)
@@ -80,6 +88,11 @@ class Keeper(Actor[KeeperMessage]):
                 self._unsettled.difference_update(ids)
             case Doom(ids):
                 self._doomed.update(each for each in ids if each not in self._unsettled)
+            case DropStates(ids):
+                for each in ids:
+                    self._hot.drop(each)
+                self._changed(self._hot.num_bytes, 0)
+                return await self._delete(self._vault.drop_states, ids)
             case Drop(ids):
                 freed = await self._drop(ids)
                 self._changed(self._hot.num_bytes, 0)
@@ -88,13 +101,31 @@ class Keeper(Actor[KeeperMessage]):
                 assert_never(message)
         return None
 
+    async def _serve(self, ids: tuple[str, ...], reply: Channel[Fetched]) -> None:
+        fetched: Fetched | None = None
+        try:
+            fetched = await self._fetch(ids)
+            self._changed(self._hot.num_bytes, 0)
+        finally:
+            if fetched is None:  # this generation is over
+                reply.fail(ActorStopped(self.context.self_ref.path, "has stopped while it read"))
+            elif not reply.closed:
+                reply.send_nowait(fetched)
+                reply.close()
+
     async def _drop(self, ids: tuple[str, ...]) -> int:
         doomed = [each for each in ids if each in self._doomed]
         self._doomed.difference_update(ids)
         for each in doomed:
             self._hot.drop(each)
+        return await self._delete(self._vault.purge, doomed)
+
+    async def _delete(self, work: Callable[[Sequence[str]], int], ids: Sequence[str]) -> int:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._vault.purge, doomed)
+        try:
+            return await loop.run_in_executor(self._pool, work, ids)
+        except OSError as error:
+            raise StorageFailed(f"files of memories cannot be deleted: {error}") from error
 
     async def _outline(self, ids: tuple[str, ...]) -> tuple[Link | None, ...]:
         loop = asyncio.get_running_loop()
@@ -110,23 +141,43 @@ class Keeper(Actor[KeeperMessage]):
             return None
 
     async def _fetch(self, ids: tuple[str, ...]) -> Fetched:
-        cold = [i for i in ids if self._hot.get(i) is None]
-        loop = asyncio.get_running_loop()
-        reads = [loop.run_in_executor(self._pool, self._read, i) for i in cold]
-        found = await asyncio.gather(*reads, return_exceptions=True)
+        # What is hot now is held on to: it may be let go of while the others are read.
+        hot = {i: payload for i in ids if (payload := self._hot.get(i)) is not None}
+        cold = [i for i in ids if i not in hot]
+        found = await asyncio.gather(*map(self._reading, cold), return_exceptions=True)
         read: dict[str, Payload] = {}
         bad: set[str] = set()
         for segment_id, outcome in zip(cold, found, strict=True):
             if isinstance(outcome, (VaultError, BadPayload)):
                 self.context.log.warning("segment %s is lost: %s", segment_id, outcome)
                 if isinstance(outcome, Damaged):
+                    loop = asyncio.get_running_loop()
                     await loop.run_in_executor(self._pool, self._vault.quarantine, segment_id)
                 bad.add(segment_id)
             elif isinstance(outcome, BaseException):
                 raise outcome
             else:
                 read[segment_id] = outcome
-        return self._good(ids, read, bad)
+        return self._good(ids, hot, read, bad)
+
+    async def _warm(self, ids: tuple[str, ...]) -> None:
+        """Whoever fetches what cannot be read will hear of it."""
+        cold = [i for i in ids if self._hot.peek(i) is None]
+        found = await asyncio.gather(*map(self._reading, cold), return_exceptions=True)
+        for segment_id, outcome in zip(cold, found, strict=True):
+            if isinstance(outcome, Payload):
+                self._hot.put(segment_id, outcome)
+        self._changed(self._hot.num_bytes, 0)
+
+    def _reading(self, segment_id: str) -> "asyncio.Future[Payload]":
+        """The segment's one read, however many wait for it."""
+        read = self._reads.get(segment_id)
+        if read is None:
+            loop = asyncio.get_running_loop()
+            read = loop.run_in_executor(self._readers, self._read, segment_id)
+            self._reads[segment_id] = read
+            read.add_done_callback(lambda _: self._reads.pop(segment_id, None))
+        return asyncio.shield(read)
 
     def _read(self, segment_id: str) -> Payload:
         """Blocking. A payload of other shapes or types (another device's floats) is no use here."""
@@ -134,14 +185,18 @@ class Keeper(Actor[KeeperMessage]):
         check(self._spec, payload)
         return payload
 
-    def _good(self, ids: tuple[str, ...], read: dict[str, Payload], bad: set[str]) -> Fetched:
+    def _good(
+        self,
+        ids: tuple[str, ...],
+        hot: dict[str, Payload],
+        read: dict[str, Payload],
+        bad: set[str],
+    ) -> Fetched:
         payloads: list[Payload] = []
         for segment_id in ids:
             if segment_id in bad:
                 return Fetched(tuple(payloads), segment_id)
-            payload = read.get(segment_id) or self._hot.get(segment_id)
-            assert payload is not None
-            payloads.append(payload)
+            payloads.append(read.get(segment_id) or hot[segment_id])
         for segment_id, payload in read.items():
             self._hot.put(segment_id, payload)
         return Fetched(tuple(payloads), None)

@@ -7,19 +7,21 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from greenroom.actors.company import Company
+from greenroom.actors.fetching import fetch
 from greenroom.actors.messages import (
     AgentKey,
     Commit,
-    Fetch,
     FindAgent,
     Forget,
     Keep,
     Known,
     LetGo,
     Match,
+    Named,
     Outline,
     Recall,
     Settle,
+    Warm,
 )
 from greenroom.actors.roster import unknown
 from greenroom.actors.turn import (
@@ -84,6 +86,14 @@ class Memory:
         with contextlib.suppress(MailboxFull, ActorStopped):  # held until the next turn, then
             self._company.store.tell(LetGo(self._key))
 
+    def warm(self, chain: Sequence[Piece]) -> None:
+        """Have the bytes of a chain read while what is said next is still being tokenized."""
+        ours = [
+            p.segment.id for p in chain if p.segment.fingerprint == self._company.facts.fingerprint
+        ]
+        with contextlib.suppress(MailboxFull, ActorStopped):  # then they are read when fetched
+            self._company.keeper.tell(Warm(tuple(ours)))
+
     async def chain(self) -> tuple[Piece, ...]:
         """The chain up to the head."""
         return await self._company.store.ask(Recall(self.head))
@@ -118,7 +128,7 @@ class Memory:
         """
         store = self._company.store
         matched = await store.ask(Match(self.scope, draft.prompt.tokens[:limit], self._key))
-        fetched = await self._company.keeper.ask(Fetch(tuple(p.segment.id for p in matched)))
+        fetched = await fetch(self._company.keeper, [p.segment.id for p in matched])
         if fetched.bad is not None:
             await store.ask(Forget(fetched.bad))
         good = matched[: len(fetched.payloads)]
@@ -128,7 +138,7 @@ class Memory:
         pieces = zip(fetched.payloads, standing, strict=False)
         return (
             msgspec.structs.replace(draft, matched=standing),
-            tuple(stage.Piece(payload, piece.used) for payload, piece in pieces),
+            tuple(stage.Piece(each, piece.used, piece.segment.id) for each, piece in pieces),
         )
 
     def job(
@@ -168,6 +178,9 @@ class Memory:
         self._company.keeper.tell(Settle(tuple(s.id for s in segments)))
         self.head = head
         self._handle = uid if segments and is_new else None
+        if self._handle is not None:
+            with contextlib.suppress(MailboxFull, ActorStopped):  # then nobody else may have it
+                self._company.gpu.tell(Named(uid, tuple(each.id for each in segments)))
         self._copied = (*draft.matched, *(Piece(s, s.num_tokens) for s in segments))
 
     async def stand(self, draft: Draft) -> None:

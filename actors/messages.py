@@ -8,7 +8,6 @@ from greenroom.runtime.codec import Payload
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.job import Job, JobEvent
 from greenroom.runtime.message import Message, Request
-from greenroom.runtime.reach import Rows
 from greenroom.runtime.records import (
     AgentInfo,
     ChatMessage,
@@ -20,6 +19,7 @@ from greenroom.runtime.records import (
 )
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.resume import Link
+from greenroom.runtime.rows import Rows
 from greenroom.runtime.segments import Piece, Segment
 from greenroom.runtime.spec import CacheSpec
 from greenroom.runtime.text import Text
@@ -74,6 +74,19 @@ class Finish(Message, frozen=True):
     keep: int
 
 
+class Named(Message, frozen=True):
+    """What a job has brought is kept as these segments: decoded copies of them can be shared."""
+
+    uid: int
+    ids: tuple[str, ...]
+
+
+class Discard(Message, frozen=True):
+    """These segments are forgotten: nothing decoded of them is to stay."""
+
+    ids: tuple[str, ...]
+
+
 class Count(Request[StageCounters], frozen=True):
     """What the stage has done so far."""
 
@@ -84,7 +97,7 @@ class Back(Message, frozen=True):
     backing: Backing
 
 
-GpuMessage = Describe | Generate | Promote | Finish | Count | Back
+GpuMessage = Describe | Generate | Promote | Finish | Named | Discard | Count | Back
 
 
 # To the keeper
@@ -97,8 +110,18 @@ class Fetched(msgspec.Struct, frozen=True):
     bad: str | None
 
 
-class Fetch(Request[Fetched], frozen=True):
-    """The encoded bytes of these segments, from memory or from disk."""
+class Fetch(Message, frozen=True):
+    """The encoded bytes of these segments, from memory or from disk; see ``fetching.fetch``.
+
+    Nobody else waits while they are read: not whoever keeps, and not whoever fetches what is hot.
+    """
+
+    ids: tuple[str, ...]
+    reply: Channel[Fetched]
+
+
+class Warm(Message, frozen=True):
+    """Somebody is about to fetch these segments: begin to read what is not hot."""
 
     ids: tuple[str, ...]
 
@@ -150,13 +173,19 @@ class Doom(Request[None], frozen=True):
     ids: tuple[str, ...]
 
 
+class DropStates(Request[int], frozen=True):
+    """Delete the tails and states of these segments, hot ones too; the bytes freed on disk."""
+
+    ids: tuple[str, ...]
+
+
 class Drop(Request[int], frozen=True):
     """Delete files and hot bytes of those of these segments that are still doomed; bytes freed."""
 
     ids: tuple[str, ...]
 
 
-KeeperMessage = Fetch | Keep | Weigh | Outline | Settle | Doom | Drop | Shed
+KeeperMessage = Warm | Fetch | Keep | Weigh | Outline | Settle | Doom | Drop | DropStates | Shed
 
 
 # To the store
@@ -294,6 +323,7 @@ class Reach(msgspec.Struct, frozen=True):
 
     rows: Rows
     held: frozenset[str]
+    segments: dict[str, Segment]
 
 
 class Survey(Request[Reach], frozen=True):
@@ -369,6 +399,8 @@ class Cleared(msgspec.Struct, frozen=True):
     num_collected: int
     num_evicted: int
     freed_bytes: int
+    num_superseded: int
+    superseded_bytes: int
 
 
 class Tidy(Request[Cleared], frozen=True):

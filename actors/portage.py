@@ -7,11 +7,11 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import IO
 
 from greenroom.actors.company import Company
+from greenroom.actors.fetching import fetch
 from greenroom.actors.messages import (
     AgentKey,
     Commit,
     Enrol,
-    Fetch,
     FindAgent,
     Keep,
     Known,
@@ -61,7 +61,7 @@ async def exported(company: Company, model: str, info: AgentInfo) -> AsyncIterat
         yield data
     parent: str | None = None
     for number, piece in enumerate(chain):
-        fetched = await company.keeper.ask(Fetch((piece.segment.id,)))
+        fetched = await fetch(company.keeper, [piece.segment.id])
         payload = fetched.payloads[0] if fetched.payloads else None
         segment = readdressed(piece.segment, "", parent)
         parent = segment.id

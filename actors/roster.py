@@ -9,8 +9,8 @@ import msgspec
 
 from greenroom.actors.messages import AgentKey
 from greenroom.runtime.errors import Conflict, NotFound
-from greenroom.runtime.index import AgentRow, PinRow
 from greenroom.runtime.records import Overflow, SpawnRequest
+from greenroom.runtime.rows import AgentRow, PinRow
 
 
 class Terms(msgspec.Struct, frozen=True, omit_defaults=True):

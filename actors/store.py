@@ -37,10 +37,12 @@ from greenroom.actors.roster import Roster, terms
 from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.forest import Forest
-from greenroom.runtime.index import AgentRow, Contents, Index, PinRow
-from greenroom.runtime.mending import Recover, load
+from greenroom.runtime.index import Index
+from greenroom.runtime.mending import Recover
 from greenroom.runtime.records import AgentInfo
+from greenroom.runtime.rows import AgentRow, PinRow
 from greenroom.runtime.segments import Piece, chain_length
+from greenroom.runtime.start import remember
 
 T = TypeVar("T")
 
@@ -60,6 +62,7 @@ class Store(Actor[StoreMessage]):
         now: Callable[[], float] = time.time,
     ) -> None:
         self._index = index
+        self._fingerprint = fingerprint
         self._recover = recover
         self._now = now
         self._forest = Forest(fingerprint)
@@ -70,9 +73,10 @@ class Store(Actor[StoreMessage]):
 
     async def on_start(self) -> None:
         """Read the index."""
-        contents = await self._indexed(self._load)
-        for segment in contents.segments:
-            self._forest.add(segment, stored=segment.id not in contents.evicted)
+        fingerprint, recover = self._fingerprint, self._recover
+        contents, self._forest = await self._indexed(
+            lambda: remember(self._index, fingerprint, recover)
+        )
         self._evicted.update(contents.evicted)
         for row in contents.agents:
             self._roster.know(row)
@@ -127,7 +131,7 @@ class Store(Actor[StoreMessage]):
                 self._evicted.add(segment_id)
             case Survey():
                 held = frozenset(self._held.values())
-                return Reach(await self._indexed(self._index.rows), held)
+                return Reach(await self._indexed(self._index.rows), held, self._forest.everything())
             case Evict(ids):
                 return await whole(self._evict(ids))
             case Unstored(ids):
@@ -137,9 +141,6 @@ class Store(Actor[StoreMessage]):
             case _:
                 assert_never(message)
         return None
-
-    def _load(self) -> Contents:
-        return load(self._index, self._recover)
 
     async def _write(self, row: AgentRow) -> AgentRow:
         if row is not self._roster.get(AgentKey(row.namespace, row.name)):

@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,20 @@ def quantile(values: Sequence[float], share: float) -> float:
     """The smallest value that at least ``share`` of them do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def frontier(points: Mapping[str, Sequence[float]]) -> set[str]:
+    """The names of the points that no other is at least as low as in everything, and lower in
+    something."""
+
+    def beaten(name: str) -> bool:
+        mine = points[name]
+        return any(
+            all(o <= m for o, m in zip(other, mine, strict=True)) and tuple(other) != tuple(mine)
+            for other in points.values()
+        )
+
+    return {name for name in points if not beaten(name)}
 
 
 def write_json(file: Path, result: Any) -> None:

@@ -9,15 +9,18 @@ from typing import Literal
 
 import msgspec
 
-from greenroom.runtime.index import Contents, Index
+from greenroom.runtime.index import Index
 from greenroom.runtime.mending import load
+from greenroom.runtime.rows import Contents
+from greenroom.runtime.segment_file import Damaged, Foreign, Unreadable, VaultError
 from greenroom.runtime.segments import Segment
-from greenroom.runtime.vault import Damaged, Foreign, Found, Unreadable, Vault, VaultError
+from greenroom.runtime.vault import Found, Vault
 
 Fault = Literal[
     "damaged file",  # truncated or changed
     "foreign file",  # no segment, or of a format or codec that this greenroom does not know
     "foreign model",  # a sound segment of a model that nobody in the index has
+    "wrong model",  # a segment goes on from one of another model
     "unreadable file",  # the system does not give it
     "missing file",  # the index says that it is there
     "missing parent",  # a segment whose chain is broken before it
@@ -27,8 +30,11 @@ Fault = Literal[
     "unowned file",  # sound, but of no row: its turn was never committed, or it was evicted
     "set aside",  # found damaged before, and kept for whoever wants to look
 ]
-LEFTOVERS: frozenset[Fault] = frozenset({"half-written file", "unowned file", "set aside"})
-"""They take room and do no harm: crashes leave them, and rounds of the custodian take them away."""
+LEFTOVERS: frozenset[Fault] = frozenset(
+    {"foreign model", "half-written file", "unowned file", "set aside"}
+)
+"""They take room and do no harm: crashes and other models leave them, nothing ever loads them, and
+rounds of the custodian take them away."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -68,7 +74,7 @@ def repair(index: Index, vault: Vault, findings: Iterable[Finding]) -> None:
         segment_id = _segment_of(finding.subject)
         if finding.fault in ("damaged file", "foreign file", "unreadable file"):
             vault.set_aside(finding.subject)
-        elif finding.fault in ("missing parent", "foreign model") and segment_id not in known:
+        elif finding.fault in ("missing parent", "wrong model") and segment_id not in known:
             vault.quarantine(segment_id)
     vault.clear_temporary()
     there = set(vault.ids())
@@ -93,7 +99,7 @@ def _in_index(index: Index, contents: Contents, vault: Vault) -> Iterator[Findin
             continue
         said = recall(vault, each)
         if said and parent and said.fingerprint != known[parent].fingerprint:
-            yield Finding("foreign model", each, f"it is of model {said.fingerprint}")
+            yield Finding("wrong model", each, f"it is of model {said.fingerprint}")
         else:
             yield Finding("damaged row", each, "its record in the index has changed")
     for agent in contents.agents:
@@ -109,7 +115,7 @@ def _in_files(
     models |= {each.fingerprint for each in contents.segments}
     rows = known | set(contents.broken)
     stored = rows - contents.evicted
-    there = {each.segment_id for each in files if each.segment_id is not None}
+    there = {f.segment_id for f in files if f.segment_id is not None and not f.state}
     unowned: list[tuple[str, Segment]] = []
     progress(0, len(files))
     with ThreadPoolExecutor(4, "greenroom-verify") as pool:
@@ -120,30 +126,13 @@ def _in_files(
                 yield found
             elif found is not None and found.id not in stored:
                 unowned.append((file.path, found))
-    sound = _grounded(known, [segment for _, segment in unowned])
     for path, segment in unowned:
         if segment.fingerprint not in models:
             yield Finding("foreign model", path, f"it is of model {segment.fingerprint}")
-        elif segment.id not in sound:
-            yield Finding("missing parent", path, f"it goes on from {segment.parent}")
         else:
             yield Finding("unowned file", path, "no row of the index says that it is stored")
     for each in sorted(stored - there):
         yield Finding("missing file", each, "the index has it, the disk has not")
-
-
-def _grounded(known: set[str], others: Iterable[Segment]) -> set[str]:
-    """All ids of segments whose chain goes back to a root."""
-    children: dict[str, list[Segment]] = {}
-    roots: list[str] = [*known]
-    for each in others:
-        if each.parent is None:
-            roots.append(each.id)
-        else:
-            children.setdefault(each.parent, []).append(each)
-    for each_id in roots:  # grows while it is walked
-        roots.extend(child.id for child in children.pop(each_id, ()))
-    return set(roots)
 
 
 def _look(file: Found, vault: Vault) -> Finding | Segment | None:
@@ -155,6 +144,9 @@ def _look(file: Found, vault: Vault) -> Finding | Segment | None:
     if file.segment_id is None:
         return Finding("foreign file", file.path, "no segment has this name")
     try:
+        if file.state:
+            vault.read_state(file.segment_id)
+            return None
         return vault.read(file.segment_id)[0]
     except Damaged as error:
         return Finding("damaged file", file.path, str(error))

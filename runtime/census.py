@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from greenroom.runtime.eviction import Census, Clearance, Kept, Stray, clear, quota_bytes
-from greenroom.runtime.reach import Rows
+from greenroom.runtime.rows import Rows
 from greenroom.runtime.vault import Found, Vault
 
 INTERRUPTED_S = 3600.0
@@ -19,12 +19,14 @@ class Count(msgspec.Struct, frozen=True):
 
     ``unowned`` are the files in a segment's place that no row says are stored, as paths and ids:
     only whoever keeps segments may remove these, since a turn may be about to commit them.
+    ``states`` are the bytes of tails and states beside the segments that have any.
     """
 
     census: Census
     unreachable: tuple[str, ...]
     missing: tuple[str, ...]
     unowned: dict[str, str]
+    states: dict[str, int]
 
 
 def count(
@@ -32,13 +34,14 @@ def count(
 ) -> Count:
     """Count what there is. ``files`` must have been looked up after ``rows``: a file comes before
     its row, so a row without a file has lost it."""
-    segments: dict[str, Found] = {}
+    segments: dict[str, int] = {}
+    states: dict[str, int] = {}
     strays: list[Stray] = []
     stored = {each.id for each in rows.segments if each.stored}
     unowned: dict[str, str] = {}
     for file in files:
         if file.segment_id in stored:
-            segments[file.segment_id] = file
+            (states if file.state else segments)[file.segment_id] = file.num_bytes
             continue
         if file.path.startswith("tmp/") and now - file.modified < INTERRUPTED_S:
             fixed_bytes += file.num_bytes
@@ -50,7 +53,7 @@ def count(
         Kept(
             each.id,
             each.parent,
-            segments[each.id].num_bytes if each.id in segments else 0,
+            segments.get(each.id, 0) + states.get(each.id, 0),
             each.last_used,
         )
         for each in rows.segments
@@ -58,7 +61,7 @@ def count(
     census = Census(kept, strays, rows.heads, held | rows.pins, fixed_bytes)
     alive = census.reached(census.heads.keys() | census.held)
     lost = tuple(each.id for each in kept if each.id not in alive)
-    return Count(census, lost, tuple(stored - segments.keys()), unowned)
+    return Count(census, lost, tuple(stored - segments.keys()), unowned, states)
 
 
 class Plan(msgspec.Struct, frozen=True):

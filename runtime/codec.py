@@ -96,6 +96,11 @@ def codec_labelled(label: str) -> Codec | None:
     return _BY_LABEL.get(label)
 
 
+def is_passing(array: str) -> bool:
+    """Whether an array holds a window's tail or states: what later segments supersede."""
+    return _LABEL.match(array) is not None
+
+
 def stored_rows(spec: CacheSpec, payload: Payload, layer: int) -> int:
     """How many of the segment's newest rows are stored: all for full attention."""
     number, cell = spec.place(layer)[0], spec.layers[layer]

@@ -1,6 +1,6 @@
 """The way onto the stage and off it: memory for a sequence's floats, and where they come from."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 
 import msgspec
@@ -14,7 +14,7 @@ from greenroom.runtime.host import release_memory
 from greenroom.runtime.job import Emit, Encoded, HotWanted, JobRefused, JobWaits
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.plan import Lane, Phase
-from greenroom.runtime.resident import HEADROOM, ResidentCaches, can_be_resident
+from greenroom.runtime.resident import HEADROOM, Part, ResidentCaches, Span, can_be_resident
 from greenroom.runtime.sequence import StageSequence
 from greenroom.runtime.spec import CacheSpec
 
@@ -105,6 +105,10 @@ class Entrance:
         if s.cache:
             trim_prompt_cache(s.cache, s.cache[0].offset - s.computed)
             return True
+        spans = [Span(payload, 0, rows) for payload, rows in s.pieces()]
+        s.cache = self._resident.borrow(s.parts, spans) or []
+        if s.cache:
+            return True
         s.cache = restore(self._spec, s.pieces(), s.headroom, self._pool)
         return False
 
@@ -135,8 +139,18 @@ class Entrance:
         """The sequence is over: its floats become a decoded copy if there is room for one."""
         self.release(uid)
         if segments and self._most_resident and can_be_resident(s.cache):
-            self._resident.put(uid, s.cache, s.resumed, s.following(segments))
+            parts = [Part(piece.key, piece.used) for piece in s.job.pieces]
+            parts += [Part("", each.stop - each.start) for each in segments]
+            self._resident.put(uid, s.cache, s.resumed, s.following(segments), parts)
             self._fit()
+
+    def name(self, uid: int, keys: Sequence[str]) -> None:
+        """What a job has brought has these ids: its copy may serve others with the same past."""
+        self._resident.name(uid, keys)
+
+    def discard(self, keys: Collection[str]) -> None:
+        """These segments are forgotten, and with them every decoded copy."""
+        self._resident.discard(keys)
 
     def settle(self) -> None:
         """Bring one resident copy into the form in which it is taken."""

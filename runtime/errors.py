@@ -4,6 +4,8 @@ One root; the facts are attributes, so that no caller parses a message. The HTTP
 error becomes is decided by one table at the edge, not here.
 """
 
+from pathlib import Path
+
 
 class GreenroomError(Exception):
     """Root of all errors raised on purpose."""
@@ -157,3 +159,37 @@ class StageFailed(Unavailable):
 
 def _mb(num_bytes: int) -> str:
     return f"{num_bytes / (1 << 20):.1f} MB"
+
+
+class StoreBusy(GreenroomError):
+    """Another process has this store open; ``path`` is the store's folder."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"the store in {path} is in use by another greenroom process; "
+            "stop that one, or set another home"
+        )
+        self.path = path
+
+
+class StoreUnusable(GreenroomError):
+    """The store's folder ``path`` or its index cannot be used: damaged, or no rights."""
+
+    def __init__(self, path: Path, reason: object) -> None:
+        super().__init__(
+            f"the store in {path} cannot be used ({reason}); mend or move it away, "
+            "or set another home"
+        )
+        self.path = path
+
+
+class StoreTooNew(GreenroomError):
+    """The index was written by a later greenroom; ``found`` is its schema version."""
+
+    def __init__(self, path: Path, found: int, known: int) -> None:
+        super().__init__(
+            f"the store in {path} has schema {found}, this greenroom knows {known}; "
+            "install a newer greenroom, or set another home"
+        )
+        self.path = path
+        self.found = found

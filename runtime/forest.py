@@ -21,6 +21,7 @@ class Forest:
         self._segments: dict[str, Segment] = {}
         self._children: dict[str, dict[str, Segment]] = {}
         self._prefixes = PrefixTree()
+        self._lost_roots = PrefixTree()  # who began there is still known by that
 
     def __len__(self) -> int:
         return len(self._segments)
@@ -37,6 +38,10 @@ class Forest:
         segment = self._segments.get(segment_id)
         return segment.namespace if segment is not None else None
 
+    def everything(self) -> dict[str, Segment]:
+        """All segments that are known, by id."""
+        return dict(self._segments)
+
     def add(self, segment: Segment, *, stored: bool = True) -> None:
         """Know a segment. One whose parent is not known has lost its chain, and is left out; one
         that is not ``stored`` has its place in chains, and matches nothing."""
@@ -46,8 +51,12 @@ class Forest:
         if segment.parent is not None:
             self._children.setdefault(segment.parent, {})[segment.id] = segment
         grounded = stored and (segment.parent is None or segment.parent in self._prefixes)
-        if segment.fingerprint == self._fingerprint and grounded:
+        if segment.fingerprint != self._fingerprint:
+            return
+        if grounded:
             self._prefixes.insert(segment)
+        elif segment.parent is None:
+            self._lost_roots.insert(segment)
 
     def lose(self, segment_id: str) -> None:
         """A segment's bytes are lost: match it no more, nor what was computed on top of it.
@@ -56,8 +65,8 @@ class Forest:
         the segment again, with new bytes, makes it match again.
         """
         segment = self._segments.get(segment_id)
-        if segment is not None:
-            self._prefixes.remove(segment)
+        if segment is not None and self._prefixes.remove(segment) and segment.parent is None:
+            self._lost_roots.insert(segment)
 
     def remove(self, segment_id: str) -> None:
         """Know a segment no more; nothing that is known may stand on it."""
@@ -65,6 +74,7 @@ class Forest:
         if segment is None:
             return
         self._prefixes.remove(segment)
+        self._lost_roots.remove(segment)
         del self._segments[segment_id]
         self._children.pop(segment_id, None)
         if segment.parent is not None:
@@ -100,7 +110,7 @@ class Forest:
         """
         path: list[str] = []
         at = 0
-        for piece in self.match(namespace, tokens):
+        for piece in self.match(namespace, tokens) or self._lost_root(namespace, tokens):
             if piece.used < piece.segment.num_tokens:
                 break
             path.append(piece.segment.id)
@@ -112,6 +122,10 @@ class Forest:
             path.append(child.id)
             at += len(child.text)
         return path[::-1]
+
+    def _lost_root(self, namespace: str, tokens: Sequence[int]) -> tuple[Piece, ...]:
+        found = self._lost_roots.match(namespace, tokens)
+        return tuple(Piece(self._segments[i], used) for i, used in found.pieces)
 
     def _continued(self, parent: str, rendered: str, at: int) -> Segment | None:
         end = self._segments[parent].end

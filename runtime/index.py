@@ -8,93 +8,23 @@ cut, for one sync of the log. One connection, used from one thread at a time.
 import fcntl
 import os
 import sqlite3
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from greenroom.runtime.errors import GreenroomError, StorageFailed
+from greenroom.runtime.errors import StorageFailed, StoreBusy, StoreTooNew, StoreUnusable
 from greenroom.runtime.lineage import by_chain
 from greenroom.runtime.medium import Medium, make_durable_folder
-from greenroom.runtime.reach import Rows, remove_unneeded, rows, unreachable
+from greenroom.runtime.reach import remove_unneeded, rows, unreachable
+from greenroom.runtime.rows import AgentRow, Contents, PinRow, Rows
 from greenroom.runtime.schema import SCHEMA_VERSION, schema_of, upgrade
 from greenroom.runtime.segments import Segment, digest
 
-_SEGMENT_COLUMNS = "id, parent, namespace, fingerprint, num_bytes, last_used, record"
+_SEGMENT_COLUMNS = "id, parent, namespace, fingerprint, num_bytes, last_used, checksum, record"
 _AGENT_COLUMNS = "namespace, name, head, system, fingerprint, created, last_used, extras"
-
-
-class StoreBusy(GreenroomError):
-    """Another process has this store open; ``path`` is the store's folder."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"the store in {path} is in use by another greenroom process; "
-            "stop that one, or set another home"
-        )
-        self.path = path
-
-
-class StoreUnusable(GreenroomError):
-    """The store's folder ``path`` or its index cannot be used: damaged, or no rights."""
-
-    def __init__(self, path: Path, reason: object) -> None:
-        super().__init__(
-            f"the store in {path} cannot be used ({reason}); mend or move it away, "
-            "or set another home"
-        )
-        self.path = path
-
-
-class StoreTooNew(GreenroomError):
-    """The index was written by a later greenroom; ``found`` is its schema version."""
-
-    def __init__(self, path: Path, found: int) -> None:
-        super().__init__(
-            f"the store in {path} has schema {found}, this greenroom knows {SCHEMA_VERSION}; "
-            "install a newer greenroom, or set another home"
-        )
-        self.path = path
-        self.found = found
-
-
-class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent as the index knows it. Times are in seconds since the epoch."""
-
-    namespace: str
-    name: str
-    head: str | None
-    system: str | None
-    fingerprint: str
-    created: float
-    last_used: float
-    extras: Mapping[str, Any] = {}
-
-
-class PinRow(msgspec.Struct, frozen=True):
-    """An agent keeps a segment, and what its chain needs, from eviction and collection.
-
-    Several agents may pin one segment. ``created`` is in seconds since the epoch.
-    """
-
-    namespace: str
-    agent: str
-    segment: str
-    created: float
-
-
-class Contents(msgspec.Struct, frozen=True):
-    """All that the index holds: agents, segments with parents before children, the ids of the
-    segments that are damaged or lost their chain, which nothing can use any more, pins, and the ids
-    of the segments whose bytes were evicted."""
-
-    agents: tuple[AgentRow, ...]
-    segments: tuple[Segment, ...]
-    broken: tuple[str, ...]
-    pins: tuple[PinRow, ...] = ()
-    evicted: frozenset[str] = frozenset()
 
 
 class Index:
@@ -134,7 +64,7 @@ class Index:
         self._db.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
         found = schema_of(self._db)
         if found > SCHEMA_VERSION:
-            raise StoreTooNew(root, found)
+            raise StoreTooNew(root, found, SCHEMA_VERSION)
         if found < SCHEMA_VERSION:
             with self._transaction():
                 upgrade(self._db, found)
@@ -161,7 +91,7 @@ class Index:
         """
         with self._transaction():
             self._db.executemany(
-                f"INSERT INTO segments ({_SEGMENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) "
+                f"INSERT INTO segments ({_SEGMENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET stored = 1, last_used = excluded.last_used",
                 [_row(each) for each in segments],
             )
@@ -182,13 +112,13 @@ class Index:
         good: list[Segment] = []
         bad: list[str] = []
         evicted: set[str] = set()
-        for segment_id, record, stored in self._db.execute(
-            "SELECT id, record, stored FROM segments"
+        for segment_id, record, stored, checksum in self._db.execute(
+            "SELECT id, record, stored, checksum FROM segments"
         ):
             if not stored:
                 evicted.add(segment_id)
-            segment = _unpack(record)
-            if segment is None or not segment_id == segment.id == digest(segment):
+            segment = _unpack(segment_id, record, checksum)
+            if segment is None:
                 bad.append(segment_id)
             else:
                 good.append(segment)
@@ -290,7 +220,7 @@ class Index:
         with self._transaction():
             self._db.executemany(
                 f"INSERT OR REPLACE INTO segments ({_SEGMENT_COLUMNS}) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [_row(each) for each in segments],
             )
 
@@ -358,12 +288,15 @@ def _row(segment: Segment) -> tuple[object, ...]:
     """A segment as ``_SEGMENT_COLUMNS`` have it."""
     s = segment
     record = msgspec.msgpack.encode(s)
-    return s.id, s.parent, s.namespace, s.fingerprint, s.num_bytes, s.created, record
+    checksum = zlib.crc32(record)
+    return s.id, s.parent, s.namespace, s.fingerprint, s.num_bytes, s.created, checksum, record
 
 
-def _unpack(record: bytes) -> Segment | None:
+def _unpack(segment_id: str, record: bytes, checksum: int | None) -> Segment | None:
     """The segment in a row; None when the row is damaged."""
     try:
-        return msgspec.msgpack.decode(record, type=Segment)
+        segment = msgspec.msgpack.decode(record, type=Segment)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    sound = checksum == zlib.crc32(record) or digest(segment) == segment_id
+    return segment if sound and segment.id == segment_id else None

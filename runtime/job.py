@@ -12,10 +12,11 @@ from greenroom.runtime.records import FinishReason, Sampling, TokenLogprob
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """The first ``used`` tokens of one encoded segment."""
+    """The first ``used`` tokens of one encoded segment; ``key`` is its id, where that is known."""
 
     payload: Payload
     used: int
+    key: str = ""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

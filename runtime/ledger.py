@@ -14,8 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from greenroom.runtime.errors import Conflict, StorageFailed
-from greenroom.runtime.index import StoreTooNew, StoreUnusable
+from greenroom.runtime.errors import Conflict, StorageFailed, StoreTooNew, StoreUnusable
 from greenroom.runtime.medium import Medium
 from greenroom.runtime.scenario import Scenario
 from greenroom.runtime.transcript import Entry
@@ -82,7 +81,7 @@ class Ledger:
         self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is in no file
         (found,) = self._db.execute("PRAGMA user_version").fetchone()
         if found > LEDGER_VERSION:
-            raise StoreTooNew(root, found)
+            raise StoreTooNew(root, found, LEDGER_VERSION)
         if found == 0:
             with self._transaction():
                 for statement in filter(str.strip, _TABLES.split(";")):

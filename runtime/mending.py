@@ -6,7 +6,8 @@ deepest ancestor that is whole.
 
 from collections.abc import Callable
 
-from greenroom.runtime.index import Contents, Index
+from greenroom.runtime.index import Index
+from greenroom.runtime.rows import Contents
 from greenroom.runtime.segments import Segment
 
 Recover = Callable[[str], Segment | None]

@@ -17,8 +17,8 @@ import numpy as np
 from greenroom.runtime.codec import Payload
 from greenroom.runtime.errors import Conflict, InvalidRequest
 from greenroom.runtime.records import Overflow, Share
+from greenroom.runtime.segment_file import Damaged, Foreign, file_content, parse_file
 from greenroom.runtime.segments import Segment, digest
-from greenroom.runtime.vault import Damaged, Foreign, file_content, parse_file
 
 T = TypeVar("T")
 

@@ -88,7 +88,9 @@ class PrefixTree:
         if segment.id in self._entries:
             return
         parent = None
-        node = self._roots.setdefault(segment.namespace, _Node(b"", None))
+        node = self._roots.get(segment.namespace)
+        if node is None:
+            node = self._roots[segment.namespace] = _Node(b"", None)
         if segment.parent is not None:
             parent = self._entries.get(segment.parent)
             if parent is None or not parent.start < segment.start <= parent.end:

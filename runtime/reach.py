@@ -1,9 +1,11 @@
 """What needs what, as the tables of the index say."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import msgspec
+
+from greenroom.runtime.rows import Rows, SegmentRow
 
 # What no head and no pin reaches: a walk from them towards the roots finds all that is alive.
 _UNREACHABLE = """
@@ -21,23 +23,6 @@ AND NOT EXISTS (SELECT 1 FROM segments WHERE parent = ?)
 AND NOT EXISTS (SELECT 1 FROM agents WHERE head = ?)
 AND NOT EXISTS (SELECT 1 FROM pins WHERE segment = ?)
 """
-
-
-class SegmentRow(msgspec.Struct, frozen=True):
-    """A segment without its contents; ``stored`` is whether it has bytes."""
-
-    id: str
-    parent: str | None
-    last_used: float
-    stored: bool
-
-
-class Rows(msgspec.Struct, frozen=True):
-    """All segments, when agents last used those on which they stand, and what is pinned."""
-
-    segments: tuple[SegmentRow, ...]
-    heads: Mapping[str, float]
-    pins: frozenset[str]
 
 
 def rows(db: sqlite3.Connection) -> Rows:

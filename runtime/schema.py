@@ -2,20 +2,26 @@
 
 import sqlite3
 
-SCHEMA_VERSION = 2
-_CURRENT = """
+SCHEMA_VERSION = 3
+# With row ids: a page of a table without them keeps only a thousand bytes of a row, and a record is
+# longer than that, so that every segment would have a page of its own. ``checksum`` is the CRC-32
+# of ``record``: a start believes it, since the address itself takes ten times as long.
+_SEGMENTS = """
 CREATE TABLE segments (
-    id TEXT PRIMARY KEY,
+    id TEXT NOT NULL PRIMARY KEY,
     parent TEXT,
     namespace TEXT NOT NULL,
     fingerprint TEXT NOT NULL,
     num_bytes INTEGER NOT NULL,
     last_used REAL NOT NULL,
-    record BLOB NOT NULL,
     state_bytes INTEGER NOT NULL DEFAULT 0,
-    stored INTEGER NOT NULL DEFAULT 1
-) WITHOUT ROWID;
+    stored INTEGER NOT NULL DEFAULT 1,
+    checksum INTEGER,
+    record BLOB NOT NULL
+);
 CREATE INDEX segments_by_parent ON segments (parent);
+"""
+_CURRENT = f"""{_SEGMENTS}
 CREATE TABLE agents (
     namespace TEXT NOT NULL,
     name TEXT NOT NULL,
@@ -48,6 +54,15 @@ CREATE TABLE pins (
     created REAL NOT NULL,
     PRIMARY KEY (namespace, agent, segment)
 ) WITHOUT ROWID;
+""",
+    2: f"""
+ALTER TABLE segments RENAME TO segments_of_2;
+DROP INDEX segments_by_parent;
+{_SEGMENTS};
+INSERT INTO segments
+SELECT id, parent, namespace, fingerprint, num_bytes, last_used, state_bytes, stored, NULL, record
+FROM segments_of_2;
+DROP TABLE segments_of_2;
 """,
 }
 

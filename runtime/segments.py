@@ -37,7 +37,7 @@ class BrokenChain(GreenroomError):
         self.segment_id = segment_id
 
 
-class Segment(msgspec.Struct, frozen=True, kw_only=True):
+class Segment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One run of tokens whose state was computed with its parent's chain before it.
 
     ``start`` is the absolute position of the first token; ``start`` below the parent's end means

@@ -10,7 +10,7 @@ from greenroom.runtime.encoding import encode
 from greenroom.runtime.grammar import GrammarMask
 from greenroom.runtime.job import Encoded, Job, JobTimes
 from greenroom.runtime.plan import Lane, Phase, SequenceView
-from greenroom.runtime.resident import HEADROOM, Span
+from greenroom.runtime.resident import HEADROOM, Part, Span
 from greenroom.runtime.sampling import Draw, make_draw
 from greenroom.runtime.snapshot import Snapshot, take
 from greenroom.runtime.spec import CacheSpec
@@ -69,6 +69,12 @@ class StageSequence:
             kept.append((piece.payload, min(piece.used, left)))
             left -= piece.used
         return kept
+
+    @property
+    def parts(self) -> list[Part]:
+        """Whose rows the ``resumed`` ones are."""
+        keys = [piece.key for piece in self.job.pieces]
+        return [Part(k, rows) for k, (_, rows) in zip(keys, self.pieces(), strict=False)]
 
     def gapped(self, now: float) -> float:
         """A token has come; seconds since the one before."""

@@ -1,7 +1,7 @@
 """The stage: the sequences that the model works on now. Lives on the thread that owns MLX."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
 from typing import Any, cast
 
@@ -94,6 +94,14 @@ class Stage:
     def back(self, backing: Backing) -> None:
         """What memories beside the stage take from now on."""
         self._entrance.back(backing)
+
+    def name(self, uid: int, keys: Sequence[str]) -> None:
+        """The segments of a job that is done have these ids, in order."""
+        self._entrance.name(uid, keys)
+
+    def discard(self, keys: Collection[str]) -> None:
+        """These segments are forgotten: keep nothing decoded of them."""
+        self._entrance.discard(keys)
 
     def cancel(self, uid: int) -> None:
         """Take a job off the stage at once and forget it; unknown and finished jobs are ignored."""

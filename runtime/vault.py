@@ -1,5 +1,8 @@
 """The vault: one safetensors file per segment, whole or not there at all.
 
+Segments of models that forget have another beside it, with what is superseded sooner or later: the
+tail of a window and states. It comes first and may go by itself, so that nothing is rewritten.
+
 A file is written under another name, synced, linked to its own, and its folder synced, so that a
 segment that was acknowledged survives a crash. What is read is believed only if the digest over
 metadata and arrays holds, the address is that of the content, and format, codec and model are
@@ -9,78 +12,45 @@ All methods block and may be called from several threads at once.
 """
 
 import contextlib
-import hashlib
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 
-from greenroom.runtime.codec import Payload, codec_labelled
-from greenroom.runtime.errors import GreenroomError, StorageFailed
+from greenroom.runtime.codec import Payload, is_passing
+from greenroom.runtime.errors import StorageFailed
 from greenroom.runtime.medium import Medium, make_durable_folder
-from greenroom.runtime.quantize import Array, Bytes
-from greenroom.runtime.segments import Segment, digest
+from greenroom.runtime.quantize import Array
+from greenroom.runtime.segment_file import (
+    Damaged,
+    Foreign,
+    Missing,
+    Unreadable,
+    file_content,
+    parse_file,
+)
+from greenroom.runtime.segments import Segment
 
-FORMAT = "greenroom segment"
-FORMAT_VERSION = "1"
 _SUFFIX = ".safetensors"
-_MAX_HEADER = 64 << 20
-_SEGMENT_PATH = re.compile(r"segments/(?P<a>[0-9a-f]{2})/(?P=a)([0-9a-f]{38})\.safetensors")
-# A closed table: uint16 is how numpy carries the bits of a bfloat16.
-_TYPES: Mapping[str, np.dtype[Any]] = {
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
-    "I64": np.dtype("<i8"),
-    "U8": np.dtype("u1"),
-}
-_NAMES = {dtype: name for name, dtype in _TYPES.items()}
-
-
-class VaultError(GreenroomError):
-    """A segment's file cannot be used; ``segment_id`` names it. The caller goes on from the
-    deepest good ancestor."""
-
-    def __init__(self, message: str, *, segment_id: str) -> None:
-        super().__init__(message)
-        self.segment_id = segment_id
-
-
-class Missing(VaultError):
-    """There is no file for this segment."""
-
-
-class Damaged(VaultError):
-    """The file is truncated or changed: the disk's or somebody else's doing."""
-
-
-class Unreadable(VaultError):
-    """The file is there, but the system does not give it: no rights, no descriptors, a bad disk."""
-
-
-class Foreign(VaultError):
-    """The file is sound but not ours to read: another format, codec or model."""
+_STATE_SUFFIX = ".state.safetensors"
+_SEGMENT_PATH = re.compile(
+    r"segments/(?P<a>[0-9a-f]{2})/(?P=a)([0-9a-f]{38})(\.state)?\.safetensors"
+)
 
 
 class Found(msgspec.Struct, frozen=True):
     """A file in the store: its path below the store's folder, its size and the time of its last
-    change. ``segment_id`` is set where it bears the name of a segment."""
+    change. ``segment_id`` is set where it bears the name of a segment, or of its ``state``."""
 
     path: str
     num_bytes: int
     modified: float
     segment_id: str | None
-
-
-class _Tensor(msgspec.Struct):
-    dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
+    state: bool = False
 
 
 class Vault:
@@ -106,6 +76,10 @@ class Vault:
     def path(self, segment_id: str) -> Path:
         return self._segments / segment_id[:2] / (segment_id + _SUFFIX)
 
+    def state_path(self, segment_id: str) -> Path:
+        """Where the tails of windows and the states of a segment are, if it has any."""
+        return self._segments / segment_id[:2] / (segment_id + _STATE_SUFFIX)
+
     def write(self, segment: Segment, payload: Payload) -> bool:
         """Make a segment durable. False when its file is there already: it is never replaced,
         since others may have gone on from its bytes. Raises StorageFailed."""
@@ -115,8 +89,14 @@ class Vault:
             raise StorageFailed(f"the memory of this turn cannot be written: {error}") from error
 
     def _write(self, segment: Segment, payload: Payload) -> bool:
+        lasting, passing = _divided(payload)
         path = self.path(segment.id)
         self._prepare(path.parent)
+        if passing.arrays:
+            self._put(self.state_path(segment.id), segment, passing)
+        return self._put(path, segment, lasting)
+
+    def _put(self, path: Path, segment: Segment, payload: Payload) -> bool:
         if path.exists():
             self._medium.sync_folder(path.parent)  # whoever wrote it may not have come so far yet
             return False
@@ -172,23 +152,51 @@ class Vault:
                 f"segment {segment_id} belongs to model {segment.fingerprint}",
                 segment_id=segment_id,
             )
-        return segment, payload
+        try:
+            state = self.read_state(segment_id)
+        except Damaged:  # as good as superseded: what it held is computed anew where it is missed
+            self.set_aside(self.state_path(segment_id).relative_to(self.root).as_posix())
+            state = None
+        return segment, _joined(payload, state)
+
+    def read_state(self, segment_id: str) -> Payload | None:
+        """The tails and states that are kept beside a segment; None where there are none (more).
+
+        Raises Damaged, Unreadable or Foreign.
+        """
+        try:
+            with _opening(segment_id):
+                content = np.fromfile(self.state_path(segment_id), np.uint8)
+        except Missing:
+            return None
+        return parse_file(segment_id, content)[1]
 
     def outline(self, segment_id: str) -> Payload:
-        """A segment's arrays to look at, not to decode: the file is mapped, and only its header
-        is read and believed. Raises as ``read``."""
+        """A segment's arrays to look at, not to decode: files are mapped, and only their headers
+        are read and believed. Raises as ``read``."""
         with _opening(segment_id):
             content = np.memmap(self.path(segment_id), np.uint8, "r")
-        return parse_file(segment_id, content, verify=False)[1]
+        payload = parse_file(segment_id, content, verify=False)[1]
+        try:
+            with _opening(segment_id):
+                content = np.memmap(self.state_path(segment_id), np.uint8, "r")
+            return _joined(payload, parse_file(segment_id, content, verify=False)[1])
+        except (Missing, Damaged):
+            return payload
 
     def ids(self) -> Iterator[str]:
         """Ids of all segment files, in no order."""
         for path in self._segments.glob("??/*" + _SUFFIX):
-            yield path.name.removesuffix(_SUFFIX)
+            if not path.name.endswith(_STATE_SUFFIX):
+                yield path.name.removesuffix(_SUFFIX)
 
     def delete(self, segment_id: str) -> int:
-        """Remove a segment's file; returns the bytes freed, 0 when there was none."""
-        return self._remove(self.path(segment_id))
+        """Remove a segment's files; returns the bytes freed, 0 when there was none."""
+        return self._remove(self.path(segment_id)) + self._remove(self.state_path(segment_id))
+
+    def drop_states(self, segment_ids: Iterable[str]) -> int:
+        """Remove tails and states that are superseded; returns the bytes freed."""
+        return sum(self._remove(self.state_path(each)) for each in segment_ids)
 
     def purge(self, segment_ids: Iterable[str]) -> int:
         """Remove files of segments, also those set aside; returns the bytes freed."""
@@ -219,6 +227,7 @@ class Vault:
             self._medium.sync_folder(self.path(segment_id).parent)
         except OSError:
             return None
+        self._remove(self.state_path(segment_id))
         return target
 
     def set_aside(self, path: str) -> None:
@@ -267,7 +276,8 @@ class Vault:
                     path = Path(entry.path).relative_to(self.root).as_posix()
                     named = _SEGMENT_PATH.fullmatch(path)
                     segment_id = named[1] + named[2] if named else None
-                    yield Found(path, facts.st_size, facts.st_mtime, segment_id)
+                    state = named is not None and named[3] is not None
+                    yield Found(path, facts.st_size, facts.st_mtime, segment_id, state)
 
 
 @contextlib.contextmanager
@@ -283,75 +293,16 @@ def _opening(segment_id: str) -> Iterator[None]:
         raise Unreadable(f"segment {segment_id}: {error}", segment_id=segment_id) from error
 
 
-def content_digest(record: str, arrays: Mapping[str, Array]) -> str:
-    """SHA-256 over a segment's metadata and its arrays, whatever the layout of the file."""
-    hasher = hashlib.sha256()
-    for name in ("", *sorted(arrays)):
-        array = arrays.get(name)
-        head = record if array is None else f"{name} {_NAMES[array.dtype]} {array.shape}"
-        encoded = head.encode()
-        hasher.update(len(encoded).to_bytes(8, "little"))
-        hasher.update(encoded)
-        if array is not None:
-            hasher.update(np.ascontiguousarray(array).data)
-    return hasher.hexdigest()
+def _divided(payload: Payload) -> tuple[Payload, Payload]:
+    """What lasts as long as the segment, and what is superseded sooner."""
+    parts: tuple[dict[str, Array], dict[str, Array]] = ({}, {})
+    for name, array in payload.arrays.items():
+        parts[is_passing(name)][name] = array
+    lasting, passing = (Payload(payload.codec, payload.num_tokens, part) for part in parts)
+    return lasting, passing
 
 
-def file_content(segment: Segment, payload: Payload) -> Iterator[memoryview]:
-    """A segment's file, piece by piece."""
-    record = msgspec.json.encode(segment).decode()
-    header: dict[str, object] = {
-        "__metadata__": {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-            "segment": record,
-            "digest": content_digest(record, payload.arrays),
-        }
-    }
-    # Wide types first, so that every array is aligned to its type.
-    ordered = sorted(payload.arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))
-    at = 0
-    for name, array in ordered:
-        header[name] = _Tensor(_NAMES[array.dtype], array.shape, (at, at + array.nbytes))
-        at += array.nbytes
-    encoded = msgspec.json.encode(header)
-    encoded += b" " * (-len(encoded) % 8)
-    yield memoryview(len(encoded).to_bytes(8, "little") + encoded)
-    for _, array in ordered:
-        yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-
-
-def parse_file(segment_id: str, content: Bytes, *, verify: bool = True) -> tuple[Segment, Payload]:
-    """What a segment's file holds, as views of ``content``. Raises Damaged or Foreign."""
-    try:
-        size = int.from_bytes(content[:8].tobytes(), "little")
-        if len(content) < 8 or not 0 < size <= min(len(content) - 8, _MAX_HEADER):
-            raise Damaged(f"segment {segment_id} is truncated", segment_id=segment_id)
-        header = msgspec.json.decode(
-            content[8 : 8 + size].tobytes(), type=dict[str, dict[str, Any]]
-        )
-        metadata = header.pop("__metadata__", {})
-        if (metadata.get("format"), metadata.get("version")) != (FORMAT, FORMAT_VERSION):
-            raise Foreign(f"segment {segment_id} is no segment of ours", segment_id=segment_id)
-        arrays = {
-            name: _view(content[8 + size :], msgspec.convert(tensor, _Tensor))
-            for name, tensor in header.items()
-        }
-        record = metadata["segment"]
-        if verify and content_digest(record, arrays) != metadata["digest"]:
-            raise Damaged(f"segment {segment_id} fails its digest", segment_id=segment_id)
-        segment = msgspec.json.decode(record, type=Segment)
-    except (ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError) as error:
-        raise Damaged(f"segment {segment_id} is damaged: {error}", segment_id=segment_id) from error
-    if segment.id != segment_id or digest(segment) != segment_id:
-        raise Damaged(f"segment {segment_id} holds {segment.id}", segment_id=segment_id)
-    if codec_labelled(segment.codec) is None:
-        raise Foreign(f"segment {segment_id} is in {segment.codec}", segment_id=segment_id)
-    return segment, Payload(segment.codec, segment.num_tokens, arrays)
-
-
-def _view(data: Bytes, tensor: _Tensor) -> Array:
-    start, stop = tensor.data_offsets
-    if not 0 <= start <= stop <= len(data):
-        raise ValueError(f"an array at [{start}, {stop}) of {len(data)} bytes")
-    return data[start:stop].view(_TYPES[tensor.dtype]).reshape(tensor.shape)
+def _joined(payload: Payload, state: Payload | None) -> Payload:
+    if state is None:
+        return payload
+    return Payload(payload.codec, payload.num_tokens, {**payload.arrays, **state.arrays})

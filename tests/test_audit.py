@@ -13,11 +13,12 @@ import pytest
 
 from greenroom.actors.cli import main
 from greenroom.runtime.audit import Finding, recall, repair, verify
-from greenroom.runtime.index import AgentRow, Index
+from greenroom.runtime.index import Index
 from greenroom.runtime.mending import load
+from greenroom.runtime.rows import AgentRow
 from greenroom.runtime.segments import Segment, chain
 from greenroom.runtime.vault import Vault
-from tests.test_custodian import payload_of, segment
+from tests.backstage import payload_of, segment
 
 
 class Store(NamedTuple):
@@ -181,11 +182,11 @@ CASES: list[tuple[Harm, str, str]] = [  # what happens, what is found, where ali
     (lose_file, "missing file", "tip"),
     (lose_head, "missing head", "tip"),
     (swap_model, "foreign model", "tip"),
-    (swap_model_of_a_child, "foreign model", "tip"),
+    (swap_model_of_a_child, "wrong model", "tip"),
     (interrupt, "half-written file", "tip"),
     (garble_row, "damaged row", "tip"),
     (leave_file, "unowned file", "tip"),
-    (leave_file_without_parent, "missing parent", "tip"),
+    (leave_file_without_parent, "unowned file", "tip"),
 ]
 
 
@@ -239,7 +240,7 @@ def test_the_commands(store: Store) -> None:
     status, told = run(store, "repair")
     assert status == 0
     assert {each["fault"] for each in told["left"]} == {"unowned file", "set aside"}
-    everything = ["--set", "memory.keep_branches_s=0"]
+    everything = ["--set", "memory.keep_branches_s=0", "--set", "memory.disk_quota_mb=1000"]
     status, dry = run(store, "gc", "--dry-run", *everything)
     assert (status, dry["num_strays"]) == (0, 3)
     assert run(store, "gc", *everything) == (0, dry)

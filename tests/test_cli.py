@@ -13,8 +13,7 @@ from greenroom.actors.cli import main
 from greenroom.actors.commands.status import Status, status_of
 from greenroom.runtime.catalog import WheelMember, load_catalog
 from greenroom.runtime.download import wheel_folder
-from greenroom.runtime.errors import Conflict, GreenroomError, MailboxFull, NotFound
-from greenroom.runtime.index import StoreBusy
+from greenroom.runtime.errors import Conflict, GreenroomError, MailboxFull, NotFound, StoreBusy
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:

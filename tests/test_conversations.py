@@ -1,6 +1,7 @@
 """Random conversations on one stage: whatever was said, cut, forgotten or given up before, the
 next answer is the one that the model gives to the whole text."""
 
+import functools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from greenroom.runtime.codec import Payload, is_passing
 from greenroom.runtime.job import Encoded
+from greenroom.runtime.segments import Segment
+from greenroom.runtime.spec import extract_spec
+from greenroom.runtime.supersede import superseded
+from tests.backstage import segment
 from tests.exact import play, reread
 from tests.menagerie import config_of
 from tests.tiny import StageRig, alone, prompt
-from tests.zoo import build
+from tests.zoo import CONFIGS, build
 
 # gear keeps full attention, a sliding window and a convolution's state in one model.
 MODELS = ("gear", "gpt_oss", "qwen3_next")
@@ -23,11 +29,13 @@ steps = st.lists(
         st.tuples(st.just("say"), st.integers(1, 20)),  # so many new tokens
         st.tuples(st.just("edit"), st.integers(0, 99)),  # go back to this share of the history
         st.tuples(st.just("restart"), st.just(0)),  # all from disk
+        st.tuples(st.just("evict"), st.integers(0, 3)),  # so many segments are left of the bytes
+        st.tuples(st.just("tidy"), st.just(0)),  # superseded tails and states go
         st.tuples(st.just("cancel"), st.integers(0, 8)),  # a turn given up after so many steps
         st.tuples(st.just("stop"), st.integers(1, 12)),  # an answer of which so much is kept
     ),
     min_size=2,
-    max_size=6,
+    max_size=7,
 )
 
 
@@ -57,6 +65,10 @@ class Conversation:
                 self.chain = [Encoded(p.start, min(p.stop, at), p.payload) for p in kept]
             case "restart":
                 self.chain = reread(self.root / str(self.turns), "float", self.chain)
+            case "evict":
+                self.chain = self.chain[:much]
+            case "tidy":
+                self.chain = tidied(self.model, self.chain)
             case "cancel":
                 rig = StageRig(self.model, chunk_tokens=8)
                 rig.submit(1, told, 6, pieces=self.chain)
@@ -82,6 +94,28 @@ class Conversation:
         self.tokens = (*told, *answer)
 
 
+def tidied(model: Any, pieces: list[Encoded]) -> list[Encoded]:
+    """What the custodian leaves of a chain whose end an agent stands on."""
+    windows = extract_spec(model, {"max_position_embeddings": 2048}).windows
+    chain: list[Segment] = []
+    for piece in pieces:
+        parent = chain[-1] if chain else None
+        tokens = [len(chain)] * piece.payload.num_tokens
+        chain.append(segment(parent, tokens, start=piece.start))
+    known = {each.id: each for each in chain}
+    gone = superseded(known, [each.id for each in chain[-1:]], max(windows, default=0))
+    return [
+        Encoded(piece.start, piece.stop, lasting(piece.payload)) if each.id in gone else piece
+        for piece, each in zip(pieces, chain, strict=True)
+    ]
+
+
+def lasting(payload: Payload) -> Payload:
+    """A payload without what passes."""
+    arrays = {name: array for name, array in payload.arrays.items() if not is_passing(name)}
+    return Payload(payload.codec, payload.num_tokens, arrays)
+
+
 @pytest.fixture(scope="module", params=MODELS)
 def model(request: pytest.FixtureRequest) -> Any:
     return build(request.param, config_of(request.param))
@@ -101,7 +135,15 @@ def test_every_answer_is_that_to_the_whole_text(model: Any, todo: list[tuple[str
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
-@given(steps)
-def test_many_more_conversations(model: Any, todo: list[tuple[str, int]]) -> None:
-    talk(model, todo)
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [*CONFIGS, "gear"])
+@settings(max_examples=25)
+@given(todo=steps)
+def test_many_more_conversations(name: str, todo: list[tuple[str, int]]) -> None:
+    talk(built(name), todo)
+
+
+@functools.cache
+def built(name: str) -> Any:
+    """Each model once."""
+    return build(name, config_of(name))

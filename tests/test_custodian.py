@@ -1,119 +1,35 @@
 """The custodian: what nothing needs leaves index and disk, and nothing else does."""
 
 import asyncio
+import errno
+import io
 import os
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
-import uvloop
+import pytest
 
-from greenroom.actors.custodian import Custodian, Quota
-from greenroom.actors.keeper import Keeper
+from greenroom.actors.custodian import Quota
+from greenroom.actors.fetching import fetch
 from greenroom.actors.messages import (
     AgentKey,
     Commit,
-    CustodianMessage,
     Erase,
-    Fetch,
     Keep,
-    KeeperMessage,
     LetGo,
     Match,
     Recall,
     Settle,
-    StoreMessage,
     Tidy,
     Wrote,
 )
-from greenroom.actors.store import Store
-from greenroom.runtime.codec import Payload
-from greenroom.runtime.index import Index, PinRow
-from greenroom.runtime.ref import Ref
-from greenroom.runtime.segments import Segment, make_segment
-from greenroom.runtime.spec import CacheSpec, LayerSpec
-from greenroom.runtime.system import System
+from greenroom.runtime.errors import StorageFailed
+from greenroom.runtime.index import Index
+from greenroom.runtime.medium import Medium
+from greenroom.runtime.rows import PinRow
 from greenroom.runtime.vault import Vault
+from tests.backstage import ROOMY, SECRET, Backstage, backstage, payload_of, segment
 
-SPEC = CacheSpec((LayerSpec("full", 1, 8, 8, "float32"),), 64)
 ALICE, BOB = AgentKey("n", "alice"), AgentKey("n", "bob")
-ROOMY = Quota(1 << 30, 1e9)
-SECRET = "the word is xylophone"
-
-
-class Backstage(NamedTuple):
-    """The three actors that look after the store, and the store."""
-
-    root: Path
-    store: Ref[StoreMessage]
-    keeper: Ref[KeeperMessage]
-    custodian: Ref[CustodianMessage]
-
-    async def turn(self, key: AgentKey, *segments: Segment) -> None:
-        """An agent's memory grows by segments, as at the end of a turn."""
-        await self.keeper.ask(Keep(tuple((s, payload_of(s)) for s in segments)))
-        await self.store.ask(Commit(key, segments, segments[-1].id))
-        self.keeper.tell(Settle(tuple(s.id for s in segments)))
-
-    async def files(self) -> set[str]:
-        return await asyncio.to_thread(lambda: set(Vault(self.root).ids()))
-
-    async def content(self) -> bytes:
-        """All that is in any file of the store."""
-
-        def read() -> bytes:
-            return b"".join(p.read_bytes() for p in self.root.rglob("*") if p.is_file())
-
-        return await asyncio.to_thread(read)
-
-
-def payload_of(segment: Segment) -> Payload:
-    """Some keys and values."""
-    shape = (1, 1, segment.num_tokens, 8)
-    rows = np.full(shape, segment.tokens[0], np.float32)
-    return Payload(segment.codec, segment.num_tokens, {"0.k.raw": rows, "0.v.raw": rows})
-
-
-def segment(parent: Segment | None, tokens: Sequence[int], **over: Any) -> Segment:
-    fields: dict[str, Any] = {
-        "parent": parent.id if parent else None,
-        "start": parent.end if parent else 0,
-        "tokens": tokens,
-        "kind": "prompt",
-        "namespace": "n",
-        "fingerprint": "f",
-        "codec": "float/1",
-        "messages": ({"role": "user", "content": SECRET},),
-    }
-    return make_segment(**{**fields, **over})
-
-
-def backstage(
-    root: Path,
-    scenario: Callable[[Backstage], Coroutine[Any, Any, None]],
-    quota: Quota = ROOMY,
-) -> None:
-    """Run a scenario behind an open store."""
-    index = Index(root)
-    vault = Vault(root)
-
-    async def main(pool: ThreadPoolExecutor) -> None:
-        async with System() as system:
-            store = system.spawn("store", partial(Store, index, "f"))
-            keeper = system.spawn("keeper", partial(Keeper, vault, SPEC, 1 << 20, pool))
-            custodian = system.spawn(
-                "custodian", partial(Custodian, store, keeper, vault, pool, quota)
-            )
-            await scenario(Backstage(root, store, keeper, custodian))
-
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            uvloop.run(main(pool))
-    finally:
-        index.close()
 
 
 def test_what_is_erased_is_in_no_file(tmp_path: Path) -> None:
@@ -176,7 +92,7 @@ def test_what_a_turn_has_kept_and_not_committed_keeps_its_file(tmp_path: Path) -
         assert (await house.custodian.ask(Erase((again.id,)))).num_segments == 1
         await house.store.ask(Commit(BOB, (again,), again.id))
         house.keeper.tell(Settle((again.id,)))
-        assert (await house.keeper.ask(Fetch((again.id,)))).bad is None
+        assert (await fetch(house.keeper, (again.id,))).bad is None
         assert await house.store.ask(Recall(again.id))
 
     backstage(tmp_path, scenario)
@@ -191,12 +107,11 @@ def test_a_store_that_outgrows_its_quota_lets_go_of_the_oldest_bytes(tmp_path: P
         for key, tip in zip(keys, tips, strict=True):
             await house.turn(key, *([trunk, tip] if tip is tips[0] else [tip]))
         cleared = await house.custodian.ask(Tidy())
-        assert cleared.num_evicted > 0
         assert cleared.num_collected == 0
         assert cleared.num_bytes <= cleared.quota_bytes
         kept = await house.files()
         assert trunk.id in kept
-        assert len(kept) == 1 + len(tips) - cleared.num_evicted
+        assert 2 < len(kept) < len(tips)
         left = [tip.id in kept for tip in tips]
         assert left == sorted(left), "the longest unused went"
         for tip in tips:
@@ -204,7 +119,7 @@ def test_a_store_that_outgrows_its_quota_lets_go_of_the_oldest_bytes(tmp_path: P
             tokens = (*trunk.tokens.tolist(), *tip.tokens.tolist())
             matched = await house.store.ask(Match("n", tokens))
             assert len(matched) == (2 if tip.id in kept else 1)
-            fetched = await house.keeper.ask(Fetch(tuple(p.segment.id for p in matched)))
+            fetched = await fetch(house.keeper, tuple(p.segment.id for p in matched))
             assert fetched.bad is None
         again = tips[0]
         await house.turn(keys[0], again)
@@ -228,7 +143,6 @@ def test_what_turns_write_makes_a_round_begin(tmp_path: Path) -> None:
         for number in range(6):
             grown = segment(None, range(number, number + 3000))
             await house.turn(AgentKey("n", str(number)), grown)
-            house.custodian.tell(Wrote(payload_of(grown).num_bytes))
         await house.custodian.ask(Erase(()))  # comes after what was told
         assert 3 <= len(await house.files()) < 6
 
@@ -243,16 +157,19 @@ def test_files_that_nobody_owns_count_and_go(tmp_path: Path) -> None:
     strange = [tmp_path / "segments" / "notes.txt", tmp_path / "segments" / "ab" / "deep" / "er"]
     old = [*strange, vault.path(unowned.id), tmp_path / "tmp" / "half", tmp_path / "quarantine/q"]
     young = tmp_path / "tmp" / "being-written"
-    for path in (*old, young):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x" * 100)
-    for path in old:
-        os.utime(path, (1e9, 1e9))
+
+    def litter() -> None:
+        for path in (*old, young):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x" * 100)
+        for path in old:
+            os.utime(path, (1e9, 1e9))
 
     async def scenario(house: Backstage) -> None:
         await house.turn(ALICE, kept)
         await house.turn(BOB, broken)
         vault.path(broken.id).unlink()
+        await asyncio.to_thread(litter)
         await house.custodian.ask(Tidy())
         left = await asyncio.to_thread(lambda: [p.exists() for p in (*old, young)])
         if quota is ROOMY:
@@ -265,3 +182,48 @@ def test_files_that_nobody_owns_count_and_go(tmp_path: Path) -> None:
 
     for quota in (ROOMY, Quota(1 << 30, 0.0)):
         backstage(tmp_path, scenario, quota)
+
+
+class Full(Medium):
+    """A disk without room for files; the index's pages are there already."""
+
+    def write(self, file: io.FileIO, data: memoryview) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+
+def test_a_full_disk_refuses_the_turn_and_begins_a_round(tmp_path: Path) -> None:
+    async def scenario(house: Backstage) -> None:
+        await house.custodian.ask(Tidy())
+        (tmp_path / "quarantine" / "old").touch()
+        with pytest.raises(StorageFailed):
+            await house.turn(ALICE, segment(None, range(40)))
+        await house.custodian.ask(Erase(()))  # comes after what was told
+        assert not (tmp_path / "quarantine" / "old").exists()
+        assert await house.files() == set()
+
+    backstage(tmp_path, scenario, Quota(1 << 30, -1.0), Full())
+
+
+class Stubborn(Medium):
+    """Nothing can be deleted but what is temporary."""
+
+    def unlink(self, path: Path) -> None:
+        if path.parent.name != "tmp":
+            raise PermissionError(errno.EPERM, "not yours")
+        super().unlink(path)
+
+
+def test_a_disk_that_deletes_nothing_stops_nobody(tmp_path: Path) -> None:
+    first, second = segment(None, range(40)), segment(None, range(50, 90))
+
+    async def scenario(house: Backstage) -> None:
+        await house.turn(ALICE, first)
+        await house.turn(ALICE, second)
+        with pytest.raises(StorageFailed, match="cannot be deleted"):
+            await house.custodian.ask(Erase((first.id,)))
+        house.custodian.tell(Wrote(None))
+        assert (await house.custodian.ask(Erase(()))).num_segments == 0
+        await house.turn(BOB, first)
+        assert (await fetch(house.keeper, (first.id,))).bad is None
+
+    backstage(tmp_path, scenario, Quota(1 << 30, -1.0), Stubborn())

@@ -94,3 +94,20 @@ def test_a_segment_whose_bytes_are_lost_is_matched_no_more_but_its_chain_is_know
     assert chain_length(known.match("", (*SYSTEM, 50, 51, 60, 80))) == 40
     known.add(child)
     assert chain_length(known.match("", (*SYSTEM, 50, 51, 60))) == 42
+
+
+def test_whose_bytes_are_all_evicted_is_still_known_by_its_words() -> None:
+    root = segment(None, SYSTEM, "system ")
+    asked = segment(root, (50, 51), "question ")
+    known = forest(root, asked)
+    known.lose(root.id)
+    assert known.match("", (*SYSTEM, 50, 51)) == ()
+    assert known.stand("", (*SYSTEM, 50, 51, 60), "system question more") == [asked.id, root.id]
+    assert known.stand("", (*SYSTEM, 70), "system other") == [root.id]
+    restarted = Forest("f")
+    restarted.add(root, stored=False)
+    restarted.add(asked, stored=False)
+    assert restarted.stand("", (*SYSTEM, 50, 51), "system question and") == [asked.id, root.id]
+    for each in (asked, root):
+        restarted.remove(each.id)
+    assert restarted.stand("", (*SYSTEM, 50, 51), "system question and") == []

@@ -16,16 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenroom.runtime.errors import StorageFailed
-from greenroom.runtime.index import (
-    AgentRow,
-    Contents,
-    Index,
-    PinRow,
-    StoreBusy,
-    StoreTooNew,
-    StoreUnusable,
-)
+from greenroom.runtime.errors import StorageFailed, StoreBusy, StoreTooNew, StoreUnusable
+from greenroom.runtime.index import Index
+from greenroom.runtime.rows import AgentRow, Contents, PinRow
 from greenroom.runtime.segments import Segment, make_segment
 
 
@@ -199,7 +192,8 @@ def test_a_second_process_is_refused_in_a_clear_sentence(tmp_path: Path) -> None
     index = Index(tmp_path)
     script = (
         "import sys; from pathlib import Path\n"
-        "from greenroom.runtime.index import Index, StoreBusy\n"
+        "from greenroom.runtime.errors import StoreBusy\n"
+        "from greenroom.runtime.index import Index\n"
         "try: Index(Path(sys.argv[1]))\n"
         "except StoreBusy as busy: print(busy)\n"
     )

@@ -1,5 +1,6 @@
 """The keeper: bytes from memory or disk, and never a bad one, on a real vault."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -9,10 +10,12 @@ from typing import Any
 import msgspec
 import uvloop
 
+from greenroom.actors.fetching import fetch
 from greenroom.actors.keeper import Keeper
-from greenroom.actors.messages import Fetch, Keep, KeeperMessage
+from greenroom.actors.messages import Keep, KeeperMessage, Warm, Weigh
+from greenroom.runtime.codec import Payload
 from greenroom.runtime.ref import Ref
-from greenroom.runtime.segments import make_segment
+from greenroom.runtime.segments import Segment, make_segment
 from greenroom.runtime.spec import CacheSpec
 from greenroom.runtime.system import System
 from greenroom.runtime.vault import Vault
@@ -21,13 +24,15 @@ from tests.test_vault import SPEC, sample
 Scenario = Callable[[Ref[KeeperMessage]], Coroutine[Any, Any, None]]
 
 
-def keeping(root: Path, scenario: Scenario, spec: CacheSpec = SPEC) -> None:
+def keeping(
+    root: Path, scenario: Scenario, spec: CacheSpec = SPEC, vault: Vault | None = None
+) -> None:
     """Run a scenario against a keeper of the store below ``root``, which starts with none hot."""
-    vault = Vault(root)
+    kept = vault or Vault(root)
 
     async def main(pool: ThreadPoolExecutor) -> None:
         async with System() as system:
-            await scenario(system.spawn("keeper", partial(Keeper, vault, spec, 1 << 20, pool)))
+            await scenario(system.spawn("keeper", partial(Keeper, kept, spec, 1 << 20, pool)))
 
     with ThreadPoolExecutor(2) as pool:
         uvloop.run(main(pool))
@@ -38,15 +43,15 @@ def test_what_is_kept_is_fetched_hot_and_cold(tmp_path: Path) -> None:
 
     async def keep(keeper: Ref[KeeperMessage]) -> None:
         assert await keeper.ask(Keep(((segment, payload),)))
-        assert (await keeper.ask(Fetch((segment.id,)))).payloads == (payload,)
+        assert (await fetch(keeper, (segment.id,))).payloads == (payload,)
 
-    async def fetch(keeper: Ref[KeeperMessage]) -> None:
-        fetched = await keeper.ask(Fetch((segment.id,)))
+    async def reopened(keeper: Ref[KeeperMessage]) -> None:
+        fetched = await fetch(keeper, (segment.id,))
         assert fetched.bad is None
         assert fetched.payloads[0].arrays.keys() == payload.arrays.keys()
 
     keeping(tmp_path, keep)
-    keeping(tmp_path, fetch)
+    keeping(tmp_path, reopened)
 
 
 def test_the_bytes_that_were_written_first_stay(tmp_path: Path) -> None:
@@ -58,7 +63,7 @@ def test_the_bytes_that_were_written_first_stay(tmp_path: Path) -> None:
 
     async def again(keeper: Ref[KeeperMessage]) -> None:
         assert not await keeper.ask(Keep(((segment, later),)))
-        (fetched,) = (await keeper.ask(Fetch((segment.id,)))).payloads
+        (fetched,) = (await fetch(keeper, (segment.id,))).payloads
         assert all((fetched.arrays[k] == a).all() for k, a in payload.arrays.items())
 
     keeping(tmp_path, twice)
@@ -79,7 +84,7 @@ def test_payloads_are_given_up_to_the_first_bad_one(tmp_path: Path) -> None:
 
     async def scenario(keeper: Ref[KeeperMessage]) -> None:
         await keeper.ask(Keep(((good, payload),)))
-        fetched = await keeper.ask(Fetch((good.id, lost.id)))
+        fetched = await fetch(keeper, (good.id, lost.id))
         assert (len(fetched.payloads), fetched.bad) == (1, lost.id)
 
     keeping(tmp_path, scenario)
@@ -92,9 +97,37 @@ def test_a_payload_of_another_shape_is_bad_and_its_file_stays(tmp_path: Path) ->
     async def keep(keeper: Ref[KeeperMessage]) -> None:
         await keeper.ask(Keep(((segment, payload),)))
 
-    async def fetch(keeper: Ref[KeeperMessage]) -> None:
-        assert (await keeper.ask(Fetch((segment.id,)))).bad == segment.id
+    async def reopened(keeper: Ref[KeeperMessage]) -> None:
+        assert (await fetch(keeper, (segment.id,))).bad == segment.id
 
     keeping(tmp_path, keep)
-    keeping(tmp_path, fetch, other)
+    keeping(tmp_path, reopened, other)
     assert Vault(tmp_path).path(segment.id).exists()
+
+
+class Counting(Vault):
+    """Counts how often each segment is read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.reads: list[str] = []
+
+    def read(self, segment_id: str) -> tuple[Segment, Payload]:
+        self.reads.append(segment_id)
+        return super().read(segment_id)
+
+
+def test_what_many_wait_for_is_read_once(tmp_path: Path) -> None:
+    segment, payload = sample()
+    vault = Counting(tmp_path)
+    vault.write(segment, payload)
+
+    async def scenario(keeper: Ref[KeeperMessage]) -> None:
+        keeper.tell(Warm((segment.id, "ab" * 20)))
+        both = await asyncio.gather(*(fetch(keeper, (segment.id,)) for _ in range(2)))
+        assert [each.bad for each in both] == [None, None]
+        assert (await fetch(keeper, (segment.id,))).bad is None, "it is hot now"
+        assert (await keeper.ask(Weigh())).num_segments == 1
+        assert vault.reads.count(segment.id) == 1
+
+    keeping(tmp_path, scenario, vault=vault)

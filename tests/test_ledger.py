@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from greenroom.runtime.errors import Conflict
-from greenroom.runtime.index import StoreTooNew, StoreUnusable
+from greenroom.runtime.errors import Conflict, StoreTooNew, StoreUnusable
 from greenroom.runtime.ledger import Ledger
 from greenroom.runtime.scenario import Member, Scenario
 from greenroom.runtime.transcript import Line, PhaseBegun

@@ -140,6 +140,59 @@ def test_the_foreground_does_not_wait_for_what_is_only_heard(llama: Any) -> None
     rig.run()
 
 
+def test_branches_of_one_trunk_have_one_decoded_copy_of_it(llama: Any) -> None:
+    """Whoever speaks next takes it; what it begins with is never decoded again."""
+    rig = StageRig(llama, codec="k5cv5", resident_bytes=1 << 30)
+    rig.submit(1, prompt(80), 6)
+    rig.run()
+    rig.stage.name(1, ["p", "g"])
+    trunk = rig.done(1).segments
+    told = (*prompt(80), *rig.tokens(1))
+    sizes = []
+    for round_ in range(2):
+        for branch in range(4):
+            uid = 10 * (round_ + 1) + branch
+            question = (*told, *prompt(7, branch))
+            rig.submit(uid, question, 5, pieces=trunk, keys=["p", "g"])
+            rig.run()
+            rig.stage.name(uid, [f"q{branch}", f"a{branch}"])
+            plain = StageRig(llama, codec="k5cv5")
+            plain.submit(1, question, 5, pieces=trunk)
+            plain.run()
+            assert rig.tokens(uid) == plain.tokens(1)
+            sizes.append(rig.stage.count().memory.resident)
+    assert rig.stage.counters.resident_hits == 8
+    assert len(set(sizes)) == 1, "one copy, of one length"
+
+
+def test_a_copy_is_not_taken_from_somebody_for_a_short_beginning(llama: Any) -> None:
+    rig = StageRig(llama, resident_bytes=1 << 30)
+    rig.submit(1, prompt(80), 6, system_end=20)
+    rig.run()
+    rig.stage.name(1, ["s", "p", "g"])
+    system = rig.done(1).segments[:1]
+    rig.submit(2, (*prompt(80)[:20], *prompt(9, 2)), 5, pieces=system, keys=["s"])
+    rig.run()
+    assert rig.stage.counters.resident_hits == 0
+    rig.submit(3, (*prompt(80), *rig.tokens(1), 5), 5, pieces=rig.done(1).segments, handle=1)
+    rig.run()
+    assert rig.stage.counters.resident_hits == 1, "it is still there for whose it is"
+
+
+def test_what_is_forgotten_is_in_no_copy(llama: Any) -> None:
+    rig = StageRig(llama, resident_bytes=1 << 30)
+    for uid in (1, 2):
+        rig.submit(uid, prompt(40, uid), 6)
+    rig.run()
+    rig.stage.name(1, ["p1", "g1"])
+    rig.stage.name(2, ["p2", "g2"])
+    both = rig.stage.count().memory.resident
+    rig.stage.discard({"g1"})
+    assert 0 < rig.stage.count().memory.resident < both
+    rig.stage.discard({"p2"})
+    assert rig.stage.count().memory.resident == 0
+
+
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("send"), st.integers(0, 3), st.integers(1, 20), st.booleans()),

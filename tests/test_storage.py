@@ -11,7 +11,8 @@ import pytest
 from greenroom.runtime.errors import StorageFailed
 from greenroom.runtime.index import Index
 from greenroom.runtime.medium import Medium
-from greenroom.runtime.vault import Damaged, Vault
+from greenroom.runtime.segment_file import Damaged
+from greenroom.runtime.vault import Vault
 from tests.test_vault import sample
 
 

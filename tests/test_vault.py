@@ -15,9 +15,10 @@ from safetensors import safe_open
 from greenroom.runtime.cache import restore, slice_states
 from greenroom.runtime.codec import CODECS, DEFAULT_CODEC, Payload
 from greenroom.runtime.encoding import SegmentState, encode
+from greenroom.runtime.segment_file import Damaged, Foreign, Missing, VaultError
 from greenroom.runtime.segments import Segment, make_segment
 from greenroom.runtime.spec import CacheSpec, LayerSpec, extract_spec
-from greenroom.runtime.vault import Damaged, Foreign, Missing, Vault, VaultError
+from greenroom.runtime.vault import Vault
 from tests.test_cache import PROMPT, greedy, prefilled, tiny_llama, tiny_mla
 
 SPEC = CacheSpec((LayerSpec("full", 2, 64, 16, "bfloat16"),), 64)

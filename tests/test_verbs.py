@@ -15,11 +15,13 @@ from tests.menagerie import config_of
 from tests.test_hearing import hear, say, settings, within
 from tests.zoo import save_checkpoint
 
+# One whose layers keep everything, one with windows; in the slow part one with states, too.
+MODELS = ("llama", "gemma3_text", pytest.param("qwen3_next", marks=pytest.mark.slow))
 SYSTEM = "You are Bob. " * 4
 SECRET = "The safe opens with seventeen-forty-two"
 
 
-@pytest.fixture(scope="module", params=["llama", "gemma3_text", "qwen3_next"])
+@pytest.fixture(scope="module", params=MODELS)
 def model(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
@@ -276,7 +278,8 @@ def test_forgetting_leaves_no_byte(model: Path, tmp_path: Path) -> None:
         every = await asyncio.to_thread(on_disk, home.store_path)
         gone = await house.forget("", "bob")
         assert await asyncio.to_thread(on_disk, home.store_path) == kept
-        assert gone.num_segments == len(every) - len(kept)
+        files = [each for each in every.keys() - kept.keys() if ".state." not in each]
+        assert gone.num_segments == len(files)
         assert gone.num_bytes == sum(every.values()) - sum(kept.values())
         with pytest.raises(NotFound):
             await house.find("", "bob")

@@ -110,6 +110,7 @@ class StageRig:
         background: bool = False,
         matcher: LLMatcher | None = None,
         scope: str | None = None,
+        keys: Sequence[str] | None = None,
         encodes: bool = True,
     ) -> None:
         """Submit a prompt whose first tokens are the ``pieces``, cut where they may be stood on.
@@ -120,7 +121,10 @@ class StageRig:
         known = pieces[-1].stop if pieces else 0
         job = Job(
             tokens=tuple(tokens),
-            pieces=tuple(Piece(p.payload, p.stop - p.start) for p in pieces),
+            pieces=tuple(
+                Piece(p.payload, p.stop - p.start, key)
+                for p, key in zip(pieces, keys or [""] * len(pieces), strict=True)
+            ),
             encode_from=known if encodes else len(tokens),
             boundaries=tuple(b for b in (system_end, len(tokens)) if encodes and b > known),
             max_tokens=max_tokens,

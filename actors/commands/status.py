@@ -7,9 +7,11 @@ from greenroom.runtime.errors import (
     ModelUnavailable,
     NotFound,
     SettingsError,
+    StoreBusy,
+    StoreTooNew,
+    StoreUnusable,
     Unavailable,
 )
-from greenroom.runtime.index import StoreBusy, StoreTooNew, StoreUnusable
 
 
 class Status(IntEnum):

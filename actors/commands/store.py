@@ -60,6 +60,7 @@ def _status(options: argparse.Namespace) -> int:
         "segments": len(rows.segments),
         "stored_segments": sum(1 for each in census.segments if each.num_bytes),
         "segment_bytes": sum(each.num_bytes for each in census.segments),
+        "state_bytes": sum(planned.count.states.values()),
         "stray_files": len(census.strays),
         "stray_bytes": sum(each.num_bytes for each in census.strays),
         "index_bytes": vault.index_bytes(),
@@ -178,8 +179,9 @@ def _print_findings(
 def _print_table(shown: dict[str, object]) -> None:
     table = Table(box=None, show_header=False)
     for name, value in shown.items():
-        if name.endswith("_bytes") and isinstance(value, int):
-            table.add_row(name.removesuffix("_bytes").replace("_", " "), f"{megabytes(value)} MB")
-        else:
-            table.add_row(name.removeprefix("num_").replace("_", " "), str(value))
+        is_size = name.endswith("_bytes")
+        words = name.removeprefix("num_").replace("_", " ")
+        table.add_row(
+            words, f"{megabytes(value)} MB" if isinstance(value, int) and is_size else str(value)
+        )
     console().print(table, markup=False)

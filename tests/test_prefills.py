@@ -1,0 +1,130 @@
+"""How many tokens of a prompt are computed, by whom it is sent and how: stated, and counted."""
+
+import asyncio
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from greenroom.actors.ongoing import opened
+from greenroom.actors.playhouse import Playhouse
+from greenroom.runtime.records import ChatMessage, Sampling, SpawnRequest, TurnDone, TurnRequest
+from tests.test_hearing import say, settings, within
+from tests.test_verbs import MODELS, checkpoint
+
+SYSTEM = ChatMessage("system", "You are a guide in a museum of clocks. " * 12)
+QUESTION = (SYSTEM, ChatMessage("user", "Which clock is the oldest?"))
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    default_model_path: Path,
+) -> Path:
+    return checkpoint(request.param, tmp_path_factory.mktemp("checkpoint"), default_model_path)
+
+
+async def ask(house: Playhouse, *told: ChatMessage, agent: str = "bob", **more: Any) -> TurnDone:
+    request = TurnRequest(
+        messages=told, agent=agent, max_tokens=6, sampling=Sampling(temperature=0), **more
+    )
+    async with opened(house, request) as turn:
+        return await turn.done()
+
+
+class Counted:
+    """How many prompt tokens the stage computes meanwhile."""
+
+    def __init__(self, house: Playhouse) -> None:
+        self.house = house
+
+    async def __aenter__(self) -> Self:
+        self.before = (await self.house.counters()).prefill_tokens
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.tokens = (await self.house.counters()).prefill_tokens - self.before
+
+
+def test_what_is_sent_again_costs_one_token(model: Path, tmp_path: Path) -> None:
+    """The one that the answer is sampled from: a decode step's worth, and no prefill.
+
+    An exact re-send by the same agent, by another, a regenerated answer of a "say", and a fork
+    that is asked the same.
+    """
+
+    async def scene(house: Playhouse) -> None:
+        first = await ask(house, *QUESTION)
+        assert first.usage.cached_tokens == 0
+        for agent in ("bob", "carol"):
+            async with Counted(house) as counted:
+                again = await ask(house, *QUESTION, agent=agent)
+            assert counted.tokens == 1
+            assert again.usage.cached_tokens == again.usage.prompt_tokens - 1
+        answered = (*QUESTION, ChatMessage("assistant", again.text))
+        await house.fork("", "bob", "fork")
+        _, told = await say(house, "And the newest?")
+        async with Counted(house) as counted:
+            await ask(house, *answered, ChatMessage("user", "And the newest?"))
+        assert counted.tokens == 1, "regenerated"
+        async with Counted(house) as counted:
+            _, forked = await say(house, "And the newest?", "fork")
+        assert counted.tokens == 1
+        assert forked.usage.prompt_tokens == told.usage.prompt_tokens
+
+    async def restarted(house: Playhouse) -> None:
+        async with Counted(house) as counted:
+            await ask(house, *QUESTION)
+        assert counted.tokens == 1
+
+    within(settings(tmp_path, model), scene, restarted)
+
+
+def test_a_fork_that_speaks_computes_what_is_new(model: Path, tmp_path: Path) -> None:
+    """All that the trunk holds is cached: the fork computes as much as the trunk itself would."""
+
+    async def scene(house: Playhouse) -> None:
+        await house.spawn(SpawnRequest(name="bob", system=SYSTEM.content))
+        _, first = await say(house, "Which clock is the oldest?")
+        length = (await house.find("", "bob")).num_tokens
+        assert length == first.usage.prompt_tokens + first.usage.completion_tokens
+        for number in range(4):
+            await house.fork("", "bob", f"fork-{number}")
+        async with Counted(house) as counted:
+            turns = await asyncio.gather(
+                *(say(house, f"What of hall {n}?", f"fork-{n}") for n in range(4))
+            )
+        used = [end.usage for _, end in turns]
+        assert all(u.cached_tokens >= length for u in used)
+        assert counted.tokens == sum(u.prompt_tokens - u.cached_tokens for u in used)
+        assert counted.tokens <= 4 * 20
+
+    within(settings(tmp_path, model), scene)
+
+
+def test_four_answers_to_a_new_question_compute_it_once(model: Path, tmp_path: Path) -> None:
+    async def scene(house: Playhouse) -> None:
+        async with Counted(house) as counted:
+            done = await ask(house, *QUESTION, n=4)
+        # Chunks of 64 here: the others begin anew where the first has begun a chunk.
+        whole = done.usage.prompt_tokens
+        assert len(done.others) == 3
+        assert counted.tokens <= whole + 3 * 64
+
+    within(settings(tmp_path, model), scene)
+
+
+def test_two_at_once_compute_their_system_prompt_once(model: Path, tmp_path: Path) -> None:
+    async def scene(house: Playhouse) -> None:
+        questions = [(SYSTEM, ChatMessage("user", f"I am {n}. Well?")) for n in range(2)]
+        async with Counted(house) as counted:
+            turns = await asyncio.gather(
+                *(ask(house, *q, agent=f"agent-{n}") for n, q in enumerate(questions))
+            )
+        cached = sorted(t.usage.cached_tokens for t in turns)
+        assert cached[0] == 0
+        assert cached[1] >= 64
+        assert counted.tokens == sum(t.usage.prompt_tokens for t in turns) - cached[1]
+
+    within(settings(tmp_path, model), scene)
