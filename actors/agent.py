@@ -324,9 +324,11 @@ class _Ended(msgspec.Struct):
     def notices(self) -> tuple[str, ...]:
         """What the caller should know beside the answer."""
         num_tokens = self.num_prompt + len(self.choices[0].tokens)
-        notices = [*self.known, *fullness(num_tokens, self.window)]
+        told = [*self.known, *fullness(num_tokens, self.window)]
         if unread := sum(c.parts.unread for c in self.choices):
-            notices.append(
+            told.append(
                 f"tool_call_unread: {unread} calls could not be read and are told as content"
             )
-        return tuple(notices)
+        if any(c.out_of_memory for c in self.choices):
+            told.append("out_of_memory: there was no memory for another token of the answer")
+        return tuple(told)
