@@ -63,6 +63,9 @@ from greenroom.runtime.vault import Vault
 
 T = TypeVar("T")
 log = logging.getLogger("greenroom.stage")
+# Whom everybody asks: a thousand agents at once wait in line there. What may pile up is bounded by
+# the agents' own mailboxes, and by the doors.
+PATIENT = MailboxSpec(when_full="wait")
 
 
 class _Ground(msgspec.Struct, frozen=True):
@@ -150,6 +153,7 @@ async def _people(
         "store",
         partial(Store, ground.index, facts.fingerprint, partial(recall, ground.vault)),
         supervision=_vital(),
+        mailbox=PATIENT,
     )
     budget_bytes = settings.memory.cache_budget_mb << 20
 
@@ -204,6 +208,7 @@ async def _people(
         "director",
         partial(Director, company, mailbox, settings.actors.passivate_after_s),
         supervision=_vital(),
+        mailbox=PATIENT,
     )
     system.spawn("reaper", partial(Reaper, store, director), supervision=_vital())
 

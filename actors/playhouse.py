@@ -127,7 +127,9 @@ class Playhouse(Verbs):
             request.role, request.content, request.name, heard=True, key=request.key
         )
         self._company.facts.text.check_size([message], self._company.facts.context_window)
-        agent = await self._director.ask(Wake(AgentKey(request.namespace, request.agent)))
+        # What it commits makes it known: who tells a thousand agents does not wait for the disk.
+        key = AgentKey(request.namespace, request.agent)
+        agent = await self._director.ask(Wake(key, enrol=False))
         agent.tell(Hear(message))
 
     async def heard(self, namespace: str, agent: str, *, settled: bool = True) -> Heard:
