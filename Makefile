@@ -19,7 +19,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --con
 help:
 	@echo "make serve       serve the default model on port 8000 (ARGS='--port 9000', EXTRA=cuda)"
 	@echo "make test        the test suite;   make test-slow   the long one"
-	@echo "make check       ruff, mypy strict, the wheel"
+	@echo "make check       ruff, mypy strict, the wheel, the reference"
 	@echo "make bench NAME=ttft   run benchmarks/ttft.py"
 
 # An environment made by hand is used as it is.
@@ -53,6 +53,7 @@ check: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python .ci/wheel_check.py
+	$(BIN)/python .ci/reference.py --check
 
 bench: $(DEV_STAMP) $(if $(filter actors,$(NAME)),$(PEERS_STAMP))
 	@test -f benchmarks/$(NAME).py || { echo "NAME is one of:" $(basename $(notdir $(wildcard benchmarks/*.py))); exit 1; }

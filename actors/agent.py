@@ -190,7 +190,7 @@ class AgentActor(Actor[AgentMessage]):
                 for choice, job in zip(choices, jobs, strict=True)
             ]
         )
-        ended = _Ended(choices, len(job.tokens), done, num_heard)
+        ended = _Ended(choices, len(job.tokens), done, num_heard, agreed.notices)
         ending = asyncio.ensure_future(self._finish(turn, outbox, draft, ended))
         try:
             await asyncio.shield(ending)
@@ -273,6 +273,7 @@ class _Ended(msgspec.Struct):
     num_prompt: int
     done: JobDone
     num_heard: int
+    known: tuple[str, ...]  # notices that were due before anything was said
 
     @property
     def usage(self) -> Usage:
@@ -287,7 +288,11 @@ class _Ended(msgspec.Struct):
     @property
     def notices(self) -> tuple[str, ...]:
         """What the caller should know beside the answer."""
-        unread = sum(c.parts.unread for c in self.choices)
-        if not unread:
-            return ()
-        return (f"tool_call_unread: {unread} calls could not be read and are told as content",)
+        told = [*self.known]
+        if unread := sum(c.parts.unread for c in self.choices):
+            told.append(
+                f"tool_call_unread: {unread} calls could not be read and are told as content"
+            )
+        if any(c.out_of_memory for c in self.choices):
+            told.append("out_of_memory: there was no memory for another token of the answer")
+        return tuple(told)

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from greenroom.actors.company import Company
 from greenroom.actors.messages import Finish, Generate
 from greenroom.actors.outbox import Outbox
 from greenroom.runtime.channel import Channel
-from greenroom.runtime.constraint import ForcedCalls
+from greenroom.runtime.constraint import ForcedCalls, JsonAnswer
 from greenroom.runtime.errors import GreenroomError
 from greenroom.runtime.job import (
     Job,
@@ -55,6 +55,7 @@ class Terms(msgspec.Struct, frozen=True):
     thinking: Thinking | None
     matcher: LLMatcher | None
     sampling: Sampling
+    notices: tuple[str, ...] = ()
 
 
 def terms(text: Text, request: TurnRequest, sampling: Sampling, prompt: str) -> Terms:
@@ -81,7 +82,21 @@ def terms(text: Text, request: TurnRequest, sampling: Sampling, prompt: str) -> 
             sampling = msgspec.structs.replace(sampling, logit_bias=biases)
     if sampling.top_logprobs is not None:
         text.vocabulary.utf8(0)
-    return Terms(marks, calls, thinking, matcher, sampling)
+    return Terms(marks, calls, thinking, matcher, sampling, tuple(_notices(text, request)))
+
+
+def _notices(text: Text, request: TurnRequest) -> Iterator[str]:
+    """What the model cannot do of what is asked, or does in another way."""
+    if request.tools and not text.template.traits.tools:
+        yield (
+            "tools_in_words: this model's template has no place for tools; they are described in "
+            "the system prompt, and calls are written as <tool_call> JSON"
+        )
+    if request.tools and request.may_call and isinstance(request.constraint, JsonAnswer):
+        yield "tools_not_called: the answer has a form, so no tool is called in this turn"
+    effort = request.template_kwargs.get("reasoning_effort", "none")
+    if effort not in ("none", "minimal") and text.marks.thinking is None:
+        yield "no_reasoning: this model does not mark what it thinks; it answers at once"
 
 
 def siblings(job: Job, agreed: Terms, uid: int, n: int) -> list[Job]:
@@ -119,6 +134,7 @@ class Choice:
         self.num_reasoning = 0
         self.num_cached = 0
         self.kept_text = ""
+        self.out_of_memory = False
         thinking = agreed.thinking is not None and agreed.thinking.begun
         self.parts = Parts(agreed.marks, request.tools, agreed.calls, thinking=thinking)
         self._bare = request.prompt is not None
@@ -166,8 +182,8 @@ class Choice:
                         outbox.put(self._read(tokens, logprobs))
                         if self._reader.stopped:
                             self._let_go(outbox, "")
-                    case JobEnded(reason) if not self._reader.stopped:
-                        self._reason = reason
+                    case JobEnded(reason, out_of_memory) if not self._reader.stopped:
+                        self._reason, self.out_of_memory = reason, out_of_memory
                         self._let_go(outbox, self._reader.end())
                     case JobDone():
                         return event

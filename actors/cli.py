@@ -9,12 +9,32 @@ from types import ModuleType
 import shtab
 
 import greenroom
-from greenroom.actors.commands import config, doctor, models, serve, store, version
+from greenroom.actors.commands import (
+    agents,
+    bench,
+    chat,
+    config,
+    doctor,
+    models,
+    serve,
+    store,
+    version,
+)
 from greenroom.actors.commands.output import print_error
 from greenroom.actors.commands.status import Status, status_of
 from greenroom.runtime.errors import GreenroomError
 
-GROUPS: Sequence[ModuleType] = (serve, models, store, doctor, config, version)
+GROUPS: Sequence[ModuleType] = (
+    serve,
+    chat,
+    agents,
+    models,
+    store,
+    bench,
+    doctor,
+    config,
+    version,
+)
 """The command groups in the order in which ``--help`` lists them."""
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
 from greenroom.actors.reach import Reach
-from greenroom.actors.reply import Reply, Stream
+from greenroom.actors.reply import Reply, Shaped, Stream, shaped
+from greenroom.actors.shapes import Shape
 from greenroom.actors.toolloop import ToolBounds, perform
 from greenroom.actors.tools import AnyTool, Toolbox
+from greenroom.runtime.constraint import Constraint, ForcedCalls, JsonAnswer
+from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.records import (
     AgentInfo,
     ChatMessage,
@@ -24,9 +27,11 @@ from greenroom.runtime.records import (
     LogEntry,
     Probe,
     Sampling,
+    Tool,
     TurnRequest,
 )
 
+T = TypeVar("T")
 Said = str | Sequence[ChatMessage]
 """What is said in one turn: a user's words, or several messages."""
 
@@ -37,7 +42,9 @@ class TurnOptions(TypedDict, total=False):
     ``max_tokens``: at most so many (else as many as the context window leaves). ``stop``: up to
     four strings that end the answer and are not part of it. ``temperature``: 0 is greedy; it goes
     before the one in ``sampling``, which says how tokens are drawn. ``tools``: async functions that
-    the model may have called, within ``bounds``.
+    the model may have called, within ``bounds``; ``tool_choice``: "auto", "none", "required" or
+    the name of the one to call first. ``template_kwargs``: variables of the model's chat template.
+    Under one ``key`` a thing is said once, however often it is sent.
     """
 
     max_tokens: int | None
@@ -46,6 +53,9 @@ class TurnOptions(TypedDict, total=False):
     sampling: Sampling
     tools: Sequence[AnyTool]
     bounds: ToolBounds
+    tool_choice: str
+    template_kwargs: Mapping[str, Any]
+    key: str | None
 
 
 class Agent:
@@ -63,21 +73,34 @@ class Agent:
     def __repr__(self) -> str:
         return f"Agent({self.name!r})"
 
-    async def say(self, content: Said, **options: Unpack[TurnOptions]) -> Reply:
+    @overload
+    async def say(self, content: Said, **options: Unpack[TurnOptions]) -> Reply: ...
+
+    @overload
+    async def say(
+        self, content: Said, *, schema: type[T], **options: Unpack[TurnOptions]
+    ) -> Shaped[T]: ...
+
+    async def say(
+        self, content: Said, *, schema: type[T] | None = None, **options: Unpack[TurnOptions]
+    ) -> Reply | Shaped[T]:
         """Say something and wait for the whole answer, which is durable when this returns.
 
-        Cancelling (``asyncio.timeout``, ...) ends the turn, which is then not remembered. Raises
-        InvalidRequest (the prompt does not fit, ...), MailboxFull and other Unavailable errors
-        (try again).
+        With a ``schema`` (a msgspec Struct, a dataclass, a pydantic model, ...) the answer is JSON
+        of that type, and comes as ``value`` too; tools cannot be called then. Cancelling
+        (``asyncio.timeout``, ...) ends the turn, which is then not remembered. Raises
+        InvalidRequest (the prompt does not fit, ...), MailboxFull and other Unavailable errors (try
+        again), AnswerIncomplete, ToolRoundsExceeded.
         """
-        return await self.stream(content, **options).whole()
+        if schema is None:
+            return await self._stream(content, options, None).whole()
+        shape = Shape(schema)
+        answer = JsonAnswer(shape.schema, "schema")
+        return shaped(await self._stream(content, options, answer).whole(), shape.read)
 
     def stream(self, content: Said, **options: Unpack[TurnOptions]) -> Stream:
         """Say something and get the answer as it comes; see ``Stream``. Raises as ``say``."""
-        request = self._request(content, options)
-        toolbox = Toolbox(options.get("tools", ()))
-        bounds = options.get("bounds", ToolBounds())
-        return Stream(partial(perform, self._house, request, toolbox, bounds))
+        return self._stream(content, options, None)
 
     async def hear(self, content: str, *, name: str | None = None) -> None:
         """Tell it something that it need not answer; returns at once.
@@ -161,10 +184,25 @@ class Agent:
             await asyncio.to_thread(unfinished.unlink, missing_ok=True)
         return path
 
-    def _request(self, content: Said, options: TurnOptions) -> TurnRequest:
+    def _stream(self, content: Said, options: TurnOptions, constraint: Constraint | None) -> Stream:
+        toolbox = Toolbox(options.get("tools", ()))
+        request = self._request(content, options, toolbox.specs, constraint)
+        bounds = options.get("bounds", ToolBounds())
+        return Stream(partial(perform, self._house, request, toolbox, bounds))
+
+    def _request(
+        self,
+        content: Said,
+        options: TurnOptions,
+        tools: tuple[Tool, ...] = (),
+        constraint: Constraint | None = None,
+    ) -> TurnRequest:
         sampling = options.get("sampling", Sampling())
         if (temperature := options.get("temperature")) is not None:
             sampling = replace(sampling, temperature=temperature)
+        choice = options.get("tool_choice", "auto")
+        if choice not in ("auto", "none"):
+            constraint = constraint or _forced(choice, tools)
         return TurnRequest(
             messages=(ChatMessage("user", content),)
             if isinstance(content, str)
@@ -175,4 +213,19 @@ class Agent:
             max_tokens=options.get("max_tokens"),
             stop=tuple(options.get("stop", ())),
             sampling=sampling,
+            tools=tools,
+            template_kwargs=options.get("template_kwargs", {}),
+            key=options.get("key"),
+            may_call=choice != "none",
+            constraint=constraint,
         )
+
+
+def _forced(choice: str, tools: tuple[Tool, ...]) -> ForcedCalls:
+    if choice == "required" and tools:
+        return ForcedCalls(many=True)
+    if choice not in {tool.name for tool in tools}:
+        raise InvalidRequest(
+            f"There is no tool {choice!r} to choose.", param="tool_choice", code="invalid_value"
+        )
+    return ForcedCalls(choice)

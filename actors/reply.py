@@ -4,7 +4,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import msgspec
 
@@ -48,6 +48,23 @@ class Reply(msgspec.Struct, frozen=True):
         return self.usage.cached_tokens
 
 
+class Shaped(Reply, Generic[T], frozen=True, kw_only=True):
+    """A whole answer that is a ``value`` of the type that was asked for."""
+
+    value: T
+
+
+class AnswerIncomplete(GreenroomError):
+    """An answer of a given type was cut short (``max_tokens``, a stop string), and is not one.
+
+    ``reply`` has its text. The agent remembers what it said.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(f"the answer ended too early ({reply.finish_reason}) to be what was asked")
+        self.reply = reply
+
+
 class NoReplyYet(GreenroomError):
     """A stream was asked for its reply before it came to its end, or after it was left early."""
 
@@ -87,8 +104,8 @@ class Stream:
         return self.reply
 
     def events(self) -> AsyncGenerator[TurnEvent | ToolRun]:
-        """Everything that happens: for each round TurnStarted, TextDelta and at last TurnDone, and
-        between two rounds what tools did."""
+        """Everything that happens: for each round TurnStarted, TurnProgress while a long prompt is
+        read, TextDelta and at last TurnDone; and between two rounds what tools did."""
         return self._read(self._all())
 
     def __aiter__(self) -> AsyncGenerator[str]:
@@ -142,3 +159,12 @@ def _reply(done: TurnDone, runs: tuple[ToolRun, ...]) -> Reply:
         reasoning=done.reasoning,
         notices=done.notices,
     )
+
+
+def shaped(reply: Reply, read: Callable[[str], T]) -> Shaped[T]:
+    """The reply with its text read as a value. Raises AnswerIncomplete."""
+    try:
+        value = read(reply.text)
+    except ValueError as error:
+        raise AnswerIncomplete(reply) from error
+    return Shaped(**msgspec.structs.asdict(reply), value=value)

@@ -14,10 +14,12 @@ from greenroom.actors.house import ModelCard, Status
 from greenroom.actors.http import serve_http
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.reach import Reach
+from greenroom.actors.remote import connect_house
 from greenroom.runtime.inspect import SystemInfo
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.names import validate_name
 from greenroom.runtime.records import AgentInfo, Overflow, Share, SpawnRequest
+from greenroom.runtime.settings import Settings
 from greenroom.runtime.system import System
 
 READ_BYTES = 1 << 20
@@ -134,9 +136,25 @@ async def open_room(
     if home is not None:
         overrides["home"] = str(home)
     loaded = await asyncio.to_thread(load_settings, overrides=overrides)
+    async with open_settings(loaded.settings) as room:
+        yield room
+
+
+@asynccontextmanager
+async def open_settings(settings: Settings) -> AsyncIterator[LocalRoom]:
+    """The same for settings that are complete. Raises as ``open_house``."""
     # The room's own actors stop first: they may speak to agents to the end.
-    async with open_house(loaded.settings) as house, System() as actors:
+    async with open_house(settings) as house, System() as actors:
         yield LocalRoom(house, actors)
+
+
+@asynccontextmanager
+async def connect_room(
+    url: str, *, key: str | None = None, admin_key: str | None = None
+) -> AsyncIterator[Room]:
+    """The agents of a running server. Raises ServerLost, Unauthorized, Forbidden."""
+    async with connect_house(url, key=key, admin_key=admin_key) as house, System() as actors:
+        yield Room(house, actors)
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, TypeVar, Unpack, overload
 
 from greenroom.actors.handle import Agent, Said, TurnOptions
 from greenroom.actors.house import ModelCard
 from greenroom.actors.loop_thread import LoopThread
-from greenroom.actors.reply import Reply, Stream
+from greenroom.actors.reply import Reply, Shaped, Stream
+from greenroom.actors.toolloop import ToolRun
 from greenroom.runtime.records import (
     AgentInfo,
     Forgotten,
@@ -24,10 +25,13 @@ from greenroom.runtime.records import (
     Overflow,
     Probe,
     Share,
+    TurnEvent,
 )
 
 if TYPE_CHECKING:
     from greenroom.actors.room import Inspection, Room
+
+T = TypeVar("T")
 
 
 class SyncStream:
@@ -41,6 +45,10 @@ class SyncStream:
     def reply(self) -> Reply:
         """The whole reply, once the stream has come to its end. Raises NoReplyYet."""
         return self._stream.reply
+
+    def events(self) -> Iterator[TurnEvent | ToolRun]:
+        """Everything that happens; see ``Stream.events``."""
+        return self._loop.iterate(self._stream.events())
 
     def __iter__(self) -> Iterator[str]:
         return self._loop.iterate(aiter(self._stream))
@@ -57,9 +65,21 @@ class SyncAgent:
     def __repr__(self) -> str:
         return f"SyncAgent({self.name!r})"
 
-    def say(self, content: Said, **options: Unpack[TurnOptions]) -> Reply:
+    @overload
+    def say(self, content: Said, **options: Unpack[TurnOptions]) -> Reply: ...
+
+    @overload
+    def say(
+        self, content: Said, *, schema: type[T], **options: Unpack[TurnOptions]
+    ) -> Shaped[T]: ...
+
+    def say(
+        self, content: Said, *, schema: type[T] | None = None, **options: Unpack[TurnOptions]
+    ) -> Reply | Shaped[T]:
         """Say something and wait for the whole answer. Ctrl-C cancels the turn."""
-        return self._loop.run(self._agent.say(content, **options))
+        if schema is None:
+            return self._loop.run(self._agent.say(content, **options))
+        return self._loop.run(self._agent.say(content, schema=schema, **options))
 
     def stream(self, content: Said, **options: Unpack[TurnOptions]) -> SyncStream:
         """Say something and get the answer as it comes."""

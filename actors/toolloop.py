@@ -65,7 +65,7 @@ async def perform(
     for rounds in itertools.count():
         async with opened(house, request) as turn:
             yield turn.started
-            async for event in turn:
+            async for event in turn.events():
                 yield event
                 if isinstance(event, TurnDone):
                     done = event
@@ -77,7 +77,8 @@ async def perform(
         for run in await _run_all(toolbox, done.tool_calls, bounds):
             yield run
             told.append(ChatMessage("tool", run.result, run.call.name, tool_call_id=run.call.id))
-        request = msgspec.structs.replace(request, messages=tuple(told))
+        # A call that was forced has been made: forced again, it would never come to an answer.
+        request = msgspec.structs.replace(request, messages=tuple(told), constraint=None, key=None)
 
 
 async def _run_all(

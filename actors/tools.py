@@ -5,12 +5,12 @@ What the model sends is checked against the hints before the function runs.
 """
 
 import inspect
-import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, get_type_hints, runtime_checkable
 
 import msgspec
 
+from greenroom.actors.shapes import schema_of
 from greenroom.runtime.errors import GreenroomError
 from greenroom.runtime.records import Tool, ToolCall
 
@@ -47,6 +47,16 @@ class FunctionTool:
     Struct or dataclass, ``Annotated[…, msgspec.Meta(description=…, ge=0)]``); one with a default
     may be left out by the model. The result is told as it is when it is text, else as JSON. Raises
     TypeError for a function that cannot be a tool.
+
+    >>> import asyncio
+    >>> async def double(n: int) -> int:
+    ...     "Twice as much."
+    ...     return 2 * n
+    >>> tool = FunctionTool(double)
+    >>> tool.spec.description, tool.spec.parameters["properties"]
+    ('Twice as much.', {'n': {'type': 'integer'}})
+    >>> asyncio.run(tool.run('{"n": 21}'))
+    '42'
     """
 
     def __init__(self, function: ToolFunction) -> None:
@@ -56,7 +66,7 @@ class FunctionTool:
         self._function = function
         self._arguments = _arguments(name, function)
         description = inspect.getdoc(function)
-        self.spec = Tool(name, description, _parameters(self._arguments))
+        self.spec = Tool(name, description, schema_of(self._arguments))
 
     async def run(self, arguments: str) -> str:
         """Check the arguments, call, and tell the result; see ``Runnable``."""
@@ -132,15 +142,3 @@ def _default(value: Any) -> Any:
     if isinstance(value, list | dict | set):
         return msgspec.field(default_factory=lambda: type(value)(value))
     return value
-
-
-def _parameters(arguments: type[msgspec.Struct]) -> Mapping[str, Any]:
-    """The JSON schema of the arguments, as an object without a reference to itself."""
-    (top,), parts = msgspec.json.schema_components([arguments], ref_template="#/$defs/{name}")
-    schema = dict(parts.pop(top["$ref"].removeprefix("#/$defs/")))
-    schema.pop("title", None)
-    if parts:
-        schema["$defs"] = parts
-    # Through JSON once: a default may be anything that msgspec can encode.
-    plain: Mapping[str, Any] = json.loads(msgspec.json.encode(schema))
-    return plain

@@ -12,6 +12,8 @@ from greenroom.runtime.toolformat import Thinking, ToolFormat
 MAX_FORCED_CALLS = 4
 """A small model that must call tools and may call several would go on for ever."""
 
+# What templates put after a thought: an answer in another layout would not be known again.
+_GAP = json.dumps("\n\n")
 # One space after a comma and a colon and no other white space, as Python and most training data
 # write it: small models would emit line breaks until they run out of tokens.
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -54,10 +56,9 @@ class Lark:
             return ["start: answer"]
         end = self._literal(thinking.end)
         if thinking.end in self._specials:
-            rules = [f"thought: THOUGHT {end} GAP", "THOUGHT: /(.|\\n)*/"]
+            rules = [f"thought: THOUGHT {end} {_GAP}", "THOUGHT: /(.|\\n)*/"]
         else:
-            rules = ["thought: inside GAP", f"inside[suffix={end}]: /(.|\\n)*/"]
-        rules.append("GAP: /\\n{0,2}/")
+            rules = [f"thought: inside {_GAP}", f"inside[suffix={end}]: /(.|\\n)*/"]
         if thinking.begun:
             return ["start: thought answer", *rules]
         return [f"start: {self._literal(thinking.start)} thought answer | answer", *rules]

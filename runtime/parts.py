@@ -1,5 +1,6 @@
 """An answer's parts: what a model thinks, says, and wants to have called, told from one another."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,21 @@ class Marks(msgspec.Struct, frozen=True):
     def calls(self) -> ToolFormat:
         """How calls are written where no grammar forces them."""
         return self.native or HERMES
+
+    def loosely(self, text: str) -> re.Pattern[str] | None:
+        """What matches an answer whatever white space is next to its marks; None if it has none."""
+        marks = [self.calls.start, self.calls.end]
+        if self.thinking is not None:
+            marks += [self.thinking.start, self.thinking.end]
+        either = "|".join(re.escape(mark) for mark in marks if mark)
+        pieces = re.split(rf"\s*({either})\s*", text)
+        if len(pieces) == 1:
+            return None
+        if self.thinking is not None:  # it may begin in a thought, whose mark is before it
+            pieces = ["", "", pieces[0].lstrip(), *pieces[1:]]
+        loose = (rf"\s*{re.escape(p)}\s*" if n % 2 else re.escape(p) for n, p in enumerate(pieces))
+        # White space at the very end would belong to what follows.
+        return re.compile("".join(loose).removesuffix(r"\s*"))
 
     def thinking_after(self, prompt: str) -> Thinking | None:
         """The same, knowing whether a prompt that ends so has opened a thought already."""

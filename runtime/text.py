@@ -149,14 +149,17 @@ class Text:
     def _standing(self, rendered: str, at: int, piece: Remembered) -> str | None:
         """The text that a piece stands for at that place; None if it does not stand there.
 
-        An answer may have begun with a space that nobody saw, and that some templates print.
+        An answer may have begun with a space that nobody saw, and that some templates print; and
+        next to its marks for thoughts and calls it may have other white space than the template.
         """
         if rendered.startswith(piece.text, at):
             return piece.text
         spaced = " " + piece.text
         if rendered.startswith(spaced, at) and self.decode(piece.tokens[:1]).startswith(" "):
             return spaced
-        return None
+        pattern = self.marks.loosely(piece.text)
+        found = None if pattern is None else pattern.match(rendered, at)
+        return None if found is None else found.group()
 
     def _span(self, text: str) -> Remembered:
         return Remembered(text, self.encode(text))

@@ -10,7 +10,7 @@ import uvloop
 
 from greenroom.actors.app import open_house
 from greenroom.actors.http import serve_http
-from greenroom.actors.room import Room
+from greenroom.actors.room import Room, connect_room
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.system import System
 
@@ -58,3 +58,5 @@ class Rooms:
         house = await enter(open_house(self._settings))
         self.url = await enter(serve_http(house, "127.0.0.1", 0))
         self._rooms["local"] = Room(house, await enter(System()))
+        far = connect_room(self.url, key=KEY, admin_key=KEY)
+        self._rooms["remote"] = await enter(far)

@@ -124,6 +124,19 @@ def test_streamed_calls(client: openai.OpenAI) -> None:
         validate(json.loads("".join(pieces)), WEATHER["function"]["parameters"])
 
 
+def test_what_the_model_cannot_do_is_said(client: openai.OpenAI) -> None:
+    reply = ask(
+        client,
+        tools=[WEATHER],
+        reasoning_effort="high",
+        response_format={"type": "json_object"},
+        max_tokens=1,
+    )
+    codes = [notice.split(":")[0] for notice in reply.greenroom["notices"]]
+    assert codes == ["tools_in_words", "tools_not_called", "no_reasoning"]
+    assert ask(client, max_tokens=1).greenroom["notices"] == []
+
+
 def test_tools_may_be_left_alone(client: openai.OpenAI) -> None:
     for choice in ("auto", "none"):
         reply = ask(client, "Say hello.", tools=[WEATHER], tool_choice=choice, max_tokens=8)

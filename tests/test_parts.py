@@ -77,6 +77,17 @@ def test_a_thought_that_the_prompt_has_begun() -> None:
     assert not ended.begun
 
 
+def test_white_space_next_to_marks_is_the_templates_affair() -> None:
+    pattern = MARKS.loosely("\n\nHm.</think>Yes. <tool_call>\n{}</tool_call>")
+    assert pattern is not None
+    assert pattern.match("Hm.\n</think>\n\nYes.\n<tool_call>\n{}\n</tool_call>\n<|end|>")
+    assert not pattern.match("Hm.\n</think>\n\nYes .\n<tool_call>\n{}\n</tool_call>")
+    whole = pattern.match("Hm.</think>Yes.<tool_call>{}</tool_call>\n")
+    assert whole is not None
+    assert whole.group().endswith("</tool_call>")
+    assert MARKS.loosely("No marks.") is None
+
+
 def test_without_tools_a_call_is_just_text() -> None:
     parts = Parts(MARKS)
     assert parts.read(CALL).content + parts.end().content == CALL

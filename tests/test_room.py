@@ -4,11 +4,15 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Annotated, Literal
 
+import msgspec
 import pytest
 
 from greenroom.actors.handle import Agent
+from greenroom.actors.reply import AnswerIncomplete
 from greenroom.actors.room import Room
+from greenroom.actors.tools import FunctionTool
 from greenroom.runtime.errors import Conflict, InvalidRequest, NotFound
 from greenroom.runtime.records import ChatMessage, Sampling
 from tests.menagerie import config_of
@@ -27,7 +31,7 @@ def rooms(tmp_path_factory: pytest.TempPathFactory, default_model_path: Path) ->
     rooms.close()
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", "remote"])
 def room(rooms: Rooms, request: pytest.FixtureRequest) -> Room:
     return rooms.room(request.param)
 
@@ -175,6 +179,53 @@ def test_several_messages_and_who_is_not_there(rooms: Rooms, room: Room, name: s
         assert reply.usage.completion_tokens <= 2
         with pytest.raises(InvalidRequest):
             await nobody.say("x " * 100_000)
+
+    rooms.run(scenario())
+
+
+class Verdict(msgspec.Struct):
+    guilty: bool
+    years: Annotated[int, msgspec.Meta(ge=0, le=99)]
+    plea: Literal["guilty", "not guilty"]
+
+
+def test_answers_of_a_given_type(rooms: Rooms, room: Room, name: str) -> None:
+    async def scenario() -> None:
+        judge = await room.spawn(name)
+        sentence = await judge.say("Well?", schema=Verdict, temperature=0, max_tokens=60)
+        assert isinstance(sentence.value, Verdict)
+        assert 0 <= sentence.value.years <= 99
+        with pytest.raises(AnswerIncomplete) as cut:
+            await judge.say("Well?", schema=Verdict, max_tokens=2)
+        assert cut.value.reply.finish_reason == "length"
+
+    rooms.run(scenario())
+
+
+def test_tools(rooms: Rooms, room: Room, name: str) -> None:
+    """A model of random weights asks for a tool only where it must: in the first round."""
+    rolled: list[int] = []
+
+    async def roll(sides: Annotated[int, msgspec.Meta(ge=2, le=99)]) -> int:
+        """Roll a die."""
+        rolled.append(sides)
+        return 4
+
+    async def scenario() -> None:
+        bob = await room.spawn(name)
+        reply = await bob.say(
+            "Roll!", tools=[roll], tool_choice="roll", temperature=0, max_tokens=60
+        )
+        (run,) = reply.tool_runs
+        assert (run.result, run.failed, run.call.name) == ("4", False, "roll")
+        assert len(rolled) == 1
+        spec = FunctionTool(roll).spec
+        asked = await bob.say("Again!", tools=[spec], tool_choice="required", max_tokens=60)
+        assert asked.finish_reason == "tool_calls"
+        answer = ChatMessage("tool", "5", tool_call_id=asked.tool_calls[0].id)
+        assert (await bob.say([answer], max_tokens=2)).usage.completion_tokens <= 2
+        with pytest.raises(InvalidRequest):
+            await bob.say("Roll!", tools=[roll], tool_choice="unheard_of")
 
     rooms.run(scenario())
 

@@ -2,6 +2,7 @@
 
 from enum import IntEnum
 
+from greenroom.actors.guard import Forbidden, Unauthorized
 from greenroom.runtime.errors import (
     InvalidRequest,
     ModelUnavailable,
@@ -33,6 +34,8 @@ class Status(IntEnum):
 
 # The most specific class counts; what is not here is a failure.
 _TABLE: dict[type[BaseException], Status] = {
+    Unauthorized: Status.MISTAKEN,
+    Forbidden: Status.MISTAKEN,
     InvalidRequest: Status.MISTAKEN,
     SettingsError: Status.MISTAKEN,
     ModelUnavailable: Status.MISTAKEN,

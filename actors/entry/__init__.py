@@ -16,7 +16,7 @@ from greenroom.runtime.ref import Ref
 from greenroom.runtime.supervise import Decision, Supervision
 
 if TYPE_CHECKING:
-    from greenroom.actors.room import LocalRoom
+    from greenroom.actors.room import LocalRoom, Room
     from greenroom.actors.sync import SyncRoom
 
 __version__ = version("greenroom")
@@ -40,6 +40,8 @@ __all__ = [
     "Tool",
     "ToolBounds",
     "__version__",
+    "connect",
+    "connect_sync",
     "open",
     "open_sync",
 ]
@@ -70,3 +72,26 @@ def open_sync(
     from greenroom.actors.sync import in_step
 
     return in_step(lambda: open_room(model, home=home, **settings))
+
+
+def connect(
+    url: str, *, key: str | None = None, admin_key: str | None = None
+) -> "AbstractAsyncContextManager[Room]":
+    """The room of a running server: the same objects as ``open`` gives, over HTTP and WebSocket.
+
+    ``key`` is the server's API key; ``room.inspect()`` needs ``admin_key``. Entering raises
+    ServerLost when the server cannot be reached, Unauthorized or Forbidden.
+    """
+    from greenroom.actors.room import connect_room
+
+    return connect_room(url, key=key, admin_key=admin_key)
+
+
+def connect_sync(
+    url: str, *, key: str | None = None, admin_key: str | None = None
+) -> "AbstractContextManager[SyncRoom]":
+    """``connect`` for scripts and notebooks, as ``open_sync`` is for ``open``."""
+    from greenroom.actors.room import connect_room
+    from greenroom.actors.sync import in_step
+
+    return in_step(lambda: connect_room(url, key=key, admin_key=admin_key))
