@@ -288,8 +288,11 @@ class _Ended(msgspec.Struct):
     @property
     def notices(self) -> tuple[str, ...]:
         """What the caller should know beside the answer."""
-        unread = sum(c.parts.unread for c in self.choices)
-        if not unread:
-            return self.known
-        words = f"tool_call_unread: {unread} calls could not be read and are told as content"
-        return (*self.known, words)
+        told = [*self.known]
+        if unread := sum(c.parts.unread for c in self.choices):
+            told.append(
+                f"tool_call_unread: {unread} calls could not be read and are told as content"
+            )
+        if any(c.out_of_memory for c in self.choices):
+            told.append("out_of_memory: there was no memory for another token of the answer")
+        return tuple(told)

@@ -1,10 +1,8 @@
 """What callers send to the routes of agents, read and checked."""
 
-from typing import TypeVar
-
 import msgspec
 
-from greenroom.actors.fields import at_least, decode, refuse_unknown, within
+from greenroom.actors.fields import at_least, decode_known, refuse_unknown, within
 from greenroom.actors.identity import named
 from greenroom.actors.saying import Saying, checked_key, read_saying
 from greenroom.runtime.errors import InvalidRequest
@@ -19,7 +17,6 @@ from greenroom.runtime.records import (
 MAX_PAGE = 1000
 DAY_S = 86_400.0
 MAX_TTL_S = 3650 * DAY_S
-B = TypeVar("B", bound=msgspec.Struct)
 
 
 class SpawnBody(msgspec.Struct):
@@ -76,7 +73,7 @@ class Page(msgspec.Struct, frozen=True):
 
 def read_spawn(body: bytes, *, namespace: str) -> SpawnRequest:
     """The agent that is wanted. Raises ``InvalidRequest`` that names the field at fault."""
-    spawn = _read(body, SpawnBody)
+    spawn = decode_known(body, SpawnBody)
     within("ttl_s", spawn.ttl_s, 0.0, MAX_TTL_S, above=True)
     return SpawnRequest(
         namespace=namespace,
@@ -91,13 +88,13 @@ def read_spawn(body: bytes, *, namespace: str) -> SpawnRequest:
 
 def read_say(body: bytes, *, agent: str, namespace: str) -> tuple[SayBody, TurnRequest]:
     """What is said, and the turn that it asks for. Raises ``InvalidRequest``."""
-    say = _read(body, SayBody)
+    say = decode_known(body, SayBody)
     return say, read_saying(say, agent=agent, namespace=namespace)
 
 
 def read_hear(body: bytes, *, agent: str, namespace: str) -> HearRequest:
     """What is to be heard. Raises ``InvalidRequest``."""
-    hear = _read(body, HearBody)
+    hear = decode_known(body, HearBody)
     return HearRequest(
         agent=agent,
         content=_given("content", hear.content),
@@ -109,18 +106,18 @@ def read_hear(body: bytes, *, agent: str, namespace: str) -> HearRequest:
 
 def read_fork(body: bytes) -> tuple[str, str | None]:
     """The new agent's name, and where it is to stand. Raises ``InvalidRequest``."""
-    fork = _read(body, ForkBody)
+    fork = decode_known(body, ForkBody)
     return named(_given("name", fork.name), "name"), fork.at
 
 
 def read_rollback(body: bytes) -> str:
     """The segment to go back to. Raises ``InvalidRequest``."""
-    return _given("to", _read(body, RollbackBody).to)
+    return _given("to", decode_known(body, RollbackBody).to)
 
 
 def read_pin(body: bytes) -> str | None:
     """The segment to pin or unpin; an empty body means where the agent stands."""
-    return _read(body, PinBody).segment if body else None
+    return decode_known(body, PinBody).segment if body else None
 
 
 def read_page(query: dict[str, str]) -> Page:
@@ -134,11 +131,6 @@ def read_page(query: dict[str, str]) -> Page:
         ) from None
     at_least("limit", limit, 1)
     return Page(min(limit, MAX_PAGE), query.get("after", ""), query.get("prefix", ""))
-
-
-def _read(body: bytes, kind: type[B]) -> B:
-    refuse_unknown(decode(body, dict[str, msgspec.Raw]), kind.__struct_fields__)
-    return decode(body, kind)
 
 
 def _given(field: str, value: str | None) -> str:

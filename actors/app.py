@@ -1,101 +1,53 @@
 """The composition root: everything is made here, in order, and handed only what it needs."""
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
-import msgspec
 import uvloop
 
-from greenroom.actors.company import Company
-from greenroom.actors.custodian import Custodian, quota_of
-from greenroom.actors.director import Director
-from greenroom.actors.gpu import Emit, Flush, GpuActor, Patience
+from greenroom.actors.changeover import Changeover
+from greenroom.actors.gpu import Emit, Flush
 from greenroom.actors.http import serve_http
-from greenroom.actors.keeper import Keeper
-from greenroom.actors.messages import Back, CustodianMessage, Describe, ModelFacts, Shed, Wrote
+from greenroom.actors.limits import allow_many_sockets
+from greenroom.actors.messages import ModelFacts
 from greenroom.actors.meter import Meter
 from greenroom.actors.playhouse import Playhouse
-from greenroom.actors.reaper import Reaper
+from greenroom.actors.production import Ground, Play, vital
 from greenroom.actors.scribe import Scribe
-from greenroom.actors.store import Store
+from greenroom.actors.stagehand import Stagehand
 from greenroom.actors.theatre import Scenes, Theatre
-from greenroom.runtime.admission import Backing
-from greenroom.runtime.audit import recall
+from greenroom.actors.threads import Threads
 from greenroom.runtime.catalog import ModelEntry, load_catalog
 from greenroom.runtime.claims import check_claims
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
 from greenroom.runtime.download import ensure_model
-from greenroom.runtime.errors import (
-    ActorStopped,
-    GreenroomError,
-    MailboxFull,
-    ModelUnavailable,
-    StoreUnusable,
-)
+from greenroom.runtime.errors import GreenroomError, StoreUnusable
 from greenroom.runtime.host import memory_limit, wire_memory
-from greenroom.runtime.hot import room_for_copies
 from greenroom.runtime.index import Index
 from greenroom.runtime.ledger import Ledger
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.loader import last_position_head, load, pick_device, pick_platform
 from greenroom.runtime.logs import start_logging
 from greenroom.runtime.mailbox import MailboxSpec
-from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.spec import extract_spec
 from greenroom.runtime.stage import Stage
-from greenroom.runtime.supervise import Decision, Supervision, default_decider
 from greenroom.runtime.system import System
 from greenroom.runtime.text import Text
 from greenroom.runtime.trial import serves_rows_together
 from greenroom.runtime.vault import Vault
 
-T = TypeVar("T")
 log = logging.getLogger("greenroom.stage")
-# Whom everybody asks: a thousand agents at once wait in line there. What may pile up is bounded by
-# the agents' own mailboxes, and by the doors.
-PATIENT = MailboxSpec(when_full="wait")
-
-
-class _Ground(msgspec.Struct, frozen=True):
-    """What stands on disk before any actor does."""
-
-    entry: ModelEntry
-    model_path: Path
-    vault: Vault
-    index: Index
-    ledger: Ledger
-
-
-class _Threads(NamedTuple):
-    """Who waits for whom: decoding, which the stage waits for, for no disk; writing, which the ends
-    of turns wait for, for no reading. All of them leave the GIL alone, so a few are enough."""
-
-    decode: ThreadPoolExecutor
-    write: ThreadPoolExecutor
-    read: ThreadPoolExecutor
-
-    @classmethod
-    def start(cls) -> "_Threads":
-        """None runs before it is needed."""
-        names = ("greenroom-decode", "greenroom-write", "greenroom-read")
-        return cls(*(ThreadPoolExecutor(min(4, os.cpu_count() or 1), name) for name in names))
-
-    def stop(self) -> None:
-        """Wait for what runs."""
-        for pool in self:
-            pool.shutdown()
 
 
 @asynccontextmanager
@@ -105,23 +57,20 @@ async def open_house(settings: Settings) -> AsyncIterator[Playhouse]:
     Raises ModelUnavailable, SettingsError, StoreUnusable, and StoreBusy when another process has
     the store.
     """
-    ground = await asyncio.to_thread(_prepare, settings)
-    threads = _Threads.start()
-    scribe = Scribe(ground.ledger)
+    play, ground, ledger = await asyncio.to_thread(_prepare, settings)
+    scribe = Scribe(ledger)
     try:
         async with System() as system:
-            yield await _people(system, settings, ground, threads, scribe)
+            yield await _people(system, settings, ground, play, scribe)
     finally:
         await scribe.close()
-        await asyncio.to_thread(ground.ledger.close)
-        await asyncio.to_thread(threads.stop)
+        await asyncio.to_thread(ledger.close)
+        await asyncio.to_thread(ground.threads.stop)
         await asyncio.to_thread(ground.index.close)
 
 
-def _prepare(settings: Settings) -> _Ground:
-    platform = pick_platform(pick_device(settings.model.device))
-    entry = load_catalog().resolve(settings.model.name, platform)
-    path = ensure_model(entry, settings.models_path)
+def _prepare(settings: Settings) -> tuple[Play, Ground, Ledger]:
+    play = bring(settings, settings.model.name)
     index = Index(settings.store_path)  # first: its lock keeps other processes away
     try:
         vault = Vault(settings.store_path)
@@ -133,91 +82,36 @@ def _prepare(settings: Settings) -> _Ground:
     except GreenroomError:
         index.close()
         raise
-    return _Ground(entry, path, vault, index, ledger)
+    return play, Ground(vault, index, Threads.start(), Meter()), ledger
+
+
+def bring(settings: Settings, name: str) -> Play:
+    """The model's files, fetched if need be. Raises NotFound, ModelUnavailable. Blocking."""
+    platform = pick_platform(pick_device(settings.model.device))
+    entry = load_catalog().resolve(name, platform)
+    return Play(entry, ensure_model(entry, settings.models_path), _codec(settings, entry).label)
 
 
 async def _people(
-    system: System, settings: Settings, ground: _Ground, threads: _Threads, scribe: Scribe
+    system: System, settings: Settings, ground: Ground, play: Play, scribe: Scribe
 ) -> Playhouse:
-    """Spawn the actors, in the order in which they need each other."""
-    make = partial(make_stage, settings, ground.entry, ground.model_path, threads.decode)
-    patience = Patience(settings.memory.release_after_s, settings.stage.memory_wait_s)
+    """Put up the first production, and bring in whoever stays when it is replaced."""
 
-    def relieve(num_bytes: int) -> None:
-        with contextlib.suppress(MailboxFull, ActorStopped):
-            keeper.tell(Shed(num_bytes))
+    def set_stage(play: Play, emit: Emit, flush: Flush) -> tuple[Stage, ModelFacts]:
+        decode = ground.threads.decode
+        return make_stage(settings, play.entry, play.path, decode, emit, flush)
 
-    gpu = system.spawn("gpu", partial(GpuActor, make, [], patience, relieve), supervision=_vital())
-    facts = await _unless_failed(system, gpu.ask(Describe()))
-    store = system.spawn(
-        "store",
-        partial(Store, ground.index, facts.fingerprint, partial(recall, ground.vault)),
-        supervision=_vital(),
-        mailbox=PATIENT,
-    )
-    budget_bytes = settings.memory.cache_budget_mb << 20
-
-    def back(hot: int, pending: int) -> None:
-        # Full or restarting: the next turn tells it again.
-        with contextlib.suppress(MailboxFull, ActorStopped):
-            gpu.tell(Back(Backing(room_for_copies(budget_bytes, hot), hot, pending)))
-
-    def grown(num_bytes: int | None) -> None:
-        with contextlib.suppress(MailboxFull, ActorStopped):  # the next round counts anew
-            custodian.tell(Wrote(num_bytes))
-
-    keeper = system.spawn(
-        "keeper",
-        partial(
-            Keeper,
-            ground.vault,
-            facts.spec,
-            budget_bytes,
-            threads.write,
-            threads.read,
-            back,
-            grown,
-        ),
-        supervision=_vital(),
-    )
-    custodian: Ref[CustodianMessage] = system.spawn(
-        "custodian",
-        partial(
-            Custodian,
-            store,
-            keeper,
-            ground.vault,
-            threads.read,
-            quota_of(settings.memory),
-            max(facts.spec.windows, default=0),
-        ),
-        supervision=_vital(),
-    )
-    company = Company(
-        gpu=gpu,
-        keeper=keeper,
-        store=store,
-        custodian=custodian,
-        facts=facts,
-        codec=_codec(settings, ground.entry).label,
-        meter=Meter(),
-        durable_turns=settings.memory.durability == "turn",
-    )
+    changeover = Changeover(system, settings, ground, partial(bring, settings), set_stage)
+    production = await changeover.put_up(play)
+    hand = Stagehand(production, changeover, settings.server.drain_s)
     mailbox = MailboxSpec(settings.actors.mailbox_capacity)
-    director = system.spawn(
-        "director",
-        partial(Director, company, mailbox, settings.actors.passivate_after_s),
-        supervision=_vital(),
-        mailbox=PATIENT,
-    )
-    system.spawn("reaper", partial(Reaper, store, director), supervision=_vital())
 
     def make_theatre() -> Theatre:
         return Theatre(scribe, house, mailbox, settings.actors.passivate_after_s)
 
-    theatre = system.spawn("theatre", make_theatre, supervision=_vital())
+    theatre = system.spawn("theatre", make_theatre, supervision=vital())
     scenes = Scenes(theatre, scribe, settings.actors.channel_capacity)
-    house = Playhouse(settings, ground.entry, company, director, system, scenes)
+    house = Playhouse(settings, hand, system, scenes)
     return house
 
 
@@ -285,6 +179,7 @@ def serve(settings: Settings, announce: Callable[[str, str], None] = announce_pl
     the process at once.
     """
     start_logging(settings.log)
+    allow_many_sockets()
     return uvloop.run(_serve(settings, announce))
 
 
@@ -327,24 +222,3 @@ def _generation_config(path: Path) -> dict[str, float]:
     file = path / "generation_config.json"
     config = json.loads(file.read_text()) if file.exists() else {}
     return {k: config[k] for k in ("temperature", "top_p") if config.get(k) is not None}
-
-
-def _vital() -> Supervision:
-    """For actors that nothing works without: when restarts do not help, the system has failed."""
-    return Supervision(decider=_vital_decider, exhausted=Decision.ESCALATE)
-
-
-def _vital_decider(error: BaseException) -> Decision:
-    # Loading again would fail again.
-    return Decision.ESCALATE if isinstance(error, ModelUnavailable) else default_decider(error)
-
-
-async def _unless_failed(system: System, work: Coroutine[Any, Any, T]) -> T:
-    """Wait for ``work``, or raise what the system has failed of."""
-    task = asyncio.ensure_future(work)
-    both: list[asyncio.Future[Any]] = [task, system.failure]
-    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    if system.failure.done():
-        task.cancel()
-        raise system.failure.result()
-    return await task

@@ -1,17 +1,16 @@
 """What clients send over the WebSocket, read and checked."""
 
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 
-from greenroom.actors.fields import at_least, decode, refuse_unknown
+from greenroom.actors.fields import at_least, decode, decode_known
 from greenroom.actors.identity import named
 from greenroom.actors.saying import Saying, checked_key, read_saying
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.records import HearRequest, TurnRequest
 
 MAX_ID_LENGTH = 128
-F = TypeVar("F", bound="SayFrame | HearFrame | CancelFrame | ResumeFrame | PingFrame")
 
 
 class SayFrame(Saying):
@@ -136,15 +135,15 @@ class FrameReader:
     def _read(self, kind: str, text: str | bytes) -> ClientFrame:
         match kind:
             case "say":
-                return self._say(_typed(text, SayFrame))
+                return self._say(decode_known(text, SayFrame))
             case "hear":
-                return self._hear(_typed(text, HearFrame))
+                return self._hear(decode_known(text, HearFrame))
             case "cancel":
-                return self._cancel(_typed(text, CancelFrame))
+                return self._cancel(decode_known(text, CancelFrame))
             case "resume":
-                return self._resume(_typed(text, ResumeFrame))
+                return self._resume(decode_known(text, ResumeFrame))
             case "ping":
-                return Ping(_typed(text, PingFrame).id)
+                return Ping(decode_known(text, PingFrame).id)
             case _:
                 raise InvalidRequest(
                     f"type must be say, hear, cancel, resume or ping, not {kind!r}.",
@@ -200,11 +199,6 @@ class FrameReader:
                 code="invalid_value",
             )
         return agent
-
-
-def _typed(text: str | bytes, kind: type[F]) -> F:
-    refuse_unknown(decode(text, dict[str, msgspec.Raw]), kind.__struct_fields__)
-    return decode(text, kind)
 
 
 def _missing(field: str) -> InvalidRequest:

@@ -10,6 +10,7 @@ import msgspec
 from greenroom.runtime.errors import InvalidRequest
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 Number = TypeVar("Number", int, float)
 
 # msgspec tells the path of a bad value only inside its message; this is the one place to read it.
@@ -33,6 +34,12 @@ def decode(body: bytes | str, kind: type[T]) -> T:
         raise InvalidRequest(f"The body is not JSON: {error}.", code="invalid_json") from None
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
+
+
+def decode_known(body: bytes | str, kind: type[S]) -> S:
+    """As ``decode``, and raises ``InvalidRequest`` for a field that ``kind`` does not have."""
+    refuse_unknown(decode(body, dict[str, msgspec.Raw]), kind.__struct_fields__)
+    return decode(body, kind)
 
 
 def refuse_unknown(given: Collection[str], known: Collection[str]) -> None:

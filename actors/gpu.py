@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 from collections.abc import Callable
 from typing import assert_never
 
@@ -113,14 +114,15 @@ class GpuActor(Actor[GpuMessage]):
             await self._threads[0].join()
             del self._threads[0]
         loop = asyncio.get_running_loop()
-        started: asyncio.Future[_Performance] = loop.create_future()
+        # Without a result: whoever holds on to it must not hold the model.
+        started: asyncio.Future[None] = loop.create_future()
 
         def deliver(events: list[tuple[int, JobEvent]]) -> None:
             loop.call_soon_threadsafe(self._deliver, events)
 
         def make() -> _Performance:
             made = _Performance(self._make, deliver)
-            loop.call_soon_threadsafe(_resolve, started, made)
+            loop.call_soon_threadsafe(self._begun, started, made)
             return made
 
         def failed(error: BaseException) -> None:
@@ -129,13 +131,13 @@ class GpuActor(Actor[GpuMessage]):
         self._worker = Worker(
             "greenroom-mlx",
             make,
-            close=mx.clear_streams,
+            close=_leave,
             failed=failed,
             rest_after_s=self._patience.rest_after_s,
         )
         self._threads.append(self._worker)
         self._worker.start()
-        self._performance = await started
+        await started
 
     async def handle(self, message: GpuMessage) -> object:
         """Pass work to the thread; nothing here waits for it."""
@@ -227,13 +229,20 @@ class GpuActor(Actor[GpuMessage]):
         loop = asyncio.get_running_loop()
         loop.call_later(wait_s, self._order, lambda stage: stage.refuse(uid, wait_s))
 
-    def _failed(self, started: "asyncio.Future[_Performance]", error: BaseException) -> None:
+    def _begun(self, started: "asyncio.Future[None]", made: _Performance) -> None:
+        if not started.done():
+            self._performance = made
+            started.set_result(None)
+
+    def _failed(self, started: "asyncio.Future[None]", error: BaseException) -> None:
         if started.done():
             self.context.fail(error)
         else:
             started.set_exception(error)
 
 
-def _resolve(started: "asyncio.Future[_Performance]", made: _Performance) -> None:
-    if not started.done():
-        started.set_result(made)
+def _leave() -> None:
+    """Give back all that the model took, where it was taken."""
+    gc.collect()
+    mx.clear_streams()
+    release_memory()

@@ -39,6 +39,15 @@ class ModelCard(msgspec.Struct, frozen=True):
     fingerprint: str = "fp_unknown"
 
 
+class Repertoire(msgspec.Struct, frozen=True):
+    """A model that could be served: its catalog name, and whether it is ``on_disk``."""
+
+    name: str
+    title: str
+    hf_id: str | None
+    on_disk: bool
+
+
 class Status(msgspec.Struct, frozen=True):
     """What goes on inside: every actor, what the stage has done so far, what is kept where, and
     what was found out about the model's chat template when it was loaded, in words."""
@@ -78,6 +87,11 @@ class House(Protocol):
     another home, under the agent's own name if ``name`` is None. It raises ``Conflict`` for another
     model's memory and for a name that is taken, ``InvalidRequest`` for a file that is damaged or
     from a later greenroom.
+
+    For operators: ``swap`` serves another model and ``offload`` none; turns may end first, within
+    ``server.drain_s``, and until a model is ``loaded`` whoever comes gets ``Unavailable``. A model
+    that cannot be served leaves the one before it: ``NotFound``, ``ModelUnavailable``. ``Conflict``
+    while another change is under way. ``let_go`` drops what is in memory only to be quick.
     """
 
     @property
@@ -124,6 +138,19 @@ class House(Protocol):
     ) -> AgentInfo: ...
 
     async def status(self) -> Status: ...
+
+    @property
+    def loaded(self) -> bool: ...
+
+    async def repertoire(self) -> tuple[Repertoire, ...]: ...
+
+    async def swap(self, model: str) -> ModelCard: ...
+
+    async def offload(self) -> None: ...
+
+    async def let_go(self) -> None: ...
+
+    def drain(self, *, draining: bool = True) -> None: ...
 
     def resolve_model(self, name: str | None) -> str: ...
 

@@ -1,4 +1,4 @@
-"""The HTTP server: routes, the edge where errors become answers, and the listening socket."""
+"""The HTTP server: the application, its edge where errors become answers, and the socket."""
 
 import errno
 import logging
@@ -6,66 +6,24 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from greenroom.actors.agents_door import AgentsDoor
-from greenroom.actors.answers import json_answer
-from greenroom.actors.chat import ChatDoor
 from greenroom.actors.cors import Cors
 from greenroom.actors.guard import Guard, guarding
 from greenroom.actors.house import House
-from greenroom.actors.legacy_door import LegacyDoor
+from greenroom.actors.limits import reading_in
 from greenroom.actors.metrics import MetricsDoor
-from greenroom.actors.portage_door import PortageDoor
+from greenroom.actors.openapi import document
 from greenroom.actors.problems import problem
 from greenroom.actors.request_id import REQUEST_ID, REQUEST_ID_HEADER, request_id
+from greenroom.actors.routes import routes_of
 from greenroom.actors.websocket import SocketDoor
 from greenroom.runtime.errors import SettingsError
 
 SOCKETS = web.AppKey("sockets", SocketDoor)
 
 log = logging.getLogger("greenroom.http")
-
-
-class Lobby:
-    """The small answers: health, models, status."""
-
-    def __init__(self, house: House) -> None:
-        self._house = house
-
-    async def health(self, _request: web.Request) -> web.Response:
-        """The process answers."""
-        return json_answer({"status": "ok"})
-
-    async def ready(self, _request: web.Request) -> web.Response:
-        """200 once turns are taken, 503 before and while draining."""
-        if self._house.ready():
-            return json_answer({"status": "ready", "model": self._house.model.name})
-        return json_answer({"status": "not ready"}, status=503, headers={"Retry-After": "1"})
-
-    async def models(self, _request: web.Request) -> web.Response:
-        """The one served model, as a list."""
-        return json_answer({"object": "list", "data": [self._model()]})
-
-    async def model(self, request: web.Request) -> web.Response:
-        """The served model under any of its names. Raises ``NotFound``."""
-        self._house.resolve_model(request.match_info["id"])
-        return json_answer(self._model())
-
-    async def status(self, _request: web.Request) -> web.Response:
-        """Every actor, and what the stage has done; for operators."""
-        return json_answer(await self._house.status())
-
-    def _model(self) -> dict[str, object]:
-        card = self._house.model
-        return {
-            "id": card.name,
-            "object": "model",
-            "created": card.created,
-            "owned_by": "greenroom",
-            "greenroom": {"hf_id": card.hf_id, "context_window": card.context_window},
-        }
 
 
 def build_app(house: House, *, host: str | None = None) -> web.Application:
@@ -82,42 +40,28 @@ def build_app(house: House, *, host: str | None = None) -> web.Application:
     )
     metrics, cors = MetricsDoor(house), Cors(server.allowed_origins)
     app = web.Application(
-        middlewares=[metrics.counting, _edge, cors.preflight, guarding(guard)],
+        middlewares=[
+            metrics.counting,
+            _edge,
+            cors.preflight,
+            guarding(guard),
+            reading_in(server.body_timeout_s),
+        ],
         client_max_size=server.max_body_mb << 20,
     )
-    lobby, chat, sockets = Lobby(house), ChatDoor(house), SocketDoor(house)
-    agents, portage = AgentsDoor(house), PortageDoor(house)
-    app.add_routes(
-        [
-            web.get("/health", lobby.health),
-            web.get("/health/ready", lobby.ready),
-            web.get("/metrics", metrics.get),
-            web.get("/v1/models", lobby.models),
-            web.get("/v1/models/{id:.+}", lobby.model),
-            web.post("/v1/chat/completions", chat.post),
-            web.post("/v1/completions", LegacyDoor(house).post),
-            web.post("/v1/agents", agents.spawn),
-            web.get("/v1/agents", agents.list),
-            web.post("/v1/agents/import", portage.import_own),
-            web.get("/v1/agents/{name}", agents.find),
-            web.delete("/v1/agents/{name}", agents.delete),
-            web.post("/v1/agents/{name}/say", agents.say),
-            web.post("/v1/agents/{name}/hear", agents.hear),
-            web.get("/v1/agents/{name}/heard", agents.heard),
-            web.post("/v1/agents/{name}/fork", agents.fork),
-            web.post("/v1/agents/{name}/rollback", agents.rollback),
-            web.get("/v1/agents/{name}/log", agents.log),
-            web.post("/v1/agents/{name}/pin", agents.pin),
-            web.post("/v1/agents/{name}/unpin", agents.unpin),
-            web.post("/v1/agents/{name}/probe", agents.probe),
-            web.get("/v1/agents/{name}/export", portage.export),
-            web.post("/v1/agents/{name}/import", portage.import_named),
-            web.get("/admin/status", lobby.status),
-            web.get("/v1/agents/{name}/stream", sockets.one),
-            web.get("/v1/stream", sockets.many),
-            web.get("/v1/stream/schema", sockets.schema),
-        ]
-    )
+    sockets = SocketDoor(house)
+    routes = routes_of(house, metrics, sockets)
+    described = document(routes)
+
+    async def openapi(_request: web.Request) -> web.Response:
+        return web.Response(body=described, content_type="application/json")
+
+    app.router.add_get("/openapi.json", openapi)
+    for route in routes:
+        if route.method == hdrs.METH_GET:
+            app.router.add_get(route.path, route.handler)  # and HEAD
+        else:
+            app.router.add_route(route.method, route.path, route.handler)
     app.on_response_prepare.append(_stamp)
     app.on_response_prepare.append(cors.stamp)
     app[SOCKETS] = sockets

@@ -3,14 +3,12 @@
 import asyncio
 import time
 
-from greenroom.actors.company import Company
 from greenroom.actors.guard import derive_namespace
-from greenroom.actors.house import ModelCard, Status
+from greenroom.actors.house import ModelCard, Repertoire, Status
 from greenroom.actors.messages import (
     AgentKey,
     Attend,
     Count,
-    DirectorMessage,
     Hear,
     ListAgents,
     Measure,
@@ -18,9 +16,11 @@ from greenroom.actors.messages import (
     Wake,
     Weigh,
 )
+from greenroom.actors.production import Production
+from greenroom.actors.stagehand import Stagehand
 from greenroom.actors.theatre import Scenes
 from greenroom.actors.verbs import Verbs
-from greenroom.runtime.catalog import ModelEntry, check_requested
+from greenroom.runtime.catalog import check_requested
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.errors import ActorStopped, InvalidRequest, Unavailable
@@ -33,7 +33,6 @@ from greenroom.runtime.records import (
     TurnEvent,
     TurnRequest,
 )
-from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.system import System
 
@@ -47,43 +46,54 @@ class Playhouse(Verbs):
     ``namespace`` is that of whoever runs it: the one that ``server.api_key`` opens over HTTP.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        entry: ModelEntry,
-        company: Company,
-        director: Ref[DirectorMessage],
-        system: System,
-        scenes: Scenes,
-    ) -> None:
+    def __init__(self, settings: Settings, hand: Stagehand, system: System, scenes: Scenes) -> None:
         self.settings = settings
-        self.model = ModelCard(
-            entry.name,
-            entry.hub_id,
-            company.facts.context_window,
-            int(time.time()),
-            f"fp_{company.facts.fingerprint[:12]}",
-        )
-        self._entry = entry
-        super().__init__(company, director)
+        self._hand = hand
+        self._adopt(hand.production)
         self.system = system
-        self.meter = company.meter
         self.scenes = scenes
         self.namespace = derive_namespace(settings.server.api_key)
         self._draining = False
 
     def ready(self) -> bool:
         """Whether turns are taken."""
-        return not self._draining
+        return self._hand.plays and not self._draining
+
+    @property
+    def loaded(self) -> bool:
+        """Whether a model is, and stays so."""
+        return self._hand.plays
 
     @property
     def failure(self) -> "asyncio.Future[BaseException]":
         """Done when something failed that no supervisor could help with."""
         return self.system.failure
 
-    def drain(self) -> None:
-        """Take no new turns; those under way go on."""
-        self._draining = True
+    def drain(self, *, draining: bool = True) -> None:
+        """Take no new turns, or take them again; those under way go on."""
+        self._draining = draining
+
+    async def repertoire(self) -> tuple[Repertoire, ...]:
+        """What could be served."""
+        return await self._hand.repertoire()
+
+    async def swap(self, model: str) -> ModelCard:
+        """Serve another model; see ``House``."""
+        try:
+            await self._hand.swap(model)
+        finally:
+            # Also when it has gone wrong: then the one before was put up again.
+            if self._hand.production is not self._production:
+                self._adopt(self._hand.production)
+        return self.model
+
+    async def offload(self) -> None:
+        """Serve none; see ``House``."""
+        await self._hand.offload()
+
+    async def let_go(self) -> None:
+        """Drop what is in memory only to be quick; see ``House``."""
+        await self._hand.let_go()
 
     def resolve_model(self, name: str | None) -> str:
         """The served model's catalog name. Raises NotFound where ``name`` means another."""
@@ -99,8 +109,7 @@ class Playhouse(Verbs):
             raise
 
     async def _open_turn(self, request: TurnRequest) -> Channel[TurnEvent]:
-        if self._draining:
-            raise Unavailable("the server is shutting down", retry_after_s=5.0)
+        self._check()
         self._check_size(request)
         key = await self._recognition.settled(request)
         # Whoever gave no name and never comes to an answer leaves no trace.
@@ -119,8 +128,7 @@ class Playhouse(Verbs):
 
     async def hear(self, request: HearRequest) -> None:
         """Tell an agent something; see ``House``."""
-        if self._draining:
-            raise Unavailable("the server is shutting down", retry_after_s=5.0)
+        self._check()
         if not request.content.strip():
             raise InvalidRequest("there is nothing to hear", param="content", code="empty_string")
         message = ChatMessage(
@@ -160,3 +168,23 @@ class Playhouse(Verbs):
     async def counters(self) -> StageCounters:
         """What the stage has done so far."""
         return await self._company.gpu.ask(Count())
+
+    def _check(self) -> None:
+        self._hand.check()
+        if self._draining:
+            raise Unavailable("the server is shutting down", retry_after_s=5.0)
+
+    def _adopt(self, production: Production) -> None:
+        """From now on everything goes to this production's actors."""
+        super().__init__(production.company, production.director)
+        self._production = production
+        entry, facts = production.play.entry, production.company.facts
+        self._entry = entry
+        self.meter = production.company.meter
+        self.model = ModelCard(
+            entry.name,
+            entry.hub_id,
+            facts.context_window,
+            int(time.time()),
+            f"fp_{facts.fingerprint[:12]}",
+        )

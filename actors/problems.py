@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from greenroom.actors.guard import Forbidden, Unauthorized
+from greenroom.actors.limits import TooSlow
 from greenroom.runtime.errors import (
     Conflict,
     InvalidRequest,
@@ -27,6 +28,7 @@ _TABLE: Mapping[type[BaseException], tuple[int, str]] = {
     Unauthorized: (401, "authentication_error"),
     Forbidden: (403, "permission_error"),
     NotFound: (404, "invalid_request_error"),
+    TooSlow: (408, "invalid_request_error"),
     Conflict: (409, "invalid_request_error"),
     MailboxFull: (429, "rate_limit_error"),
     Unavailable: (503, "service_unavailable_error"),
@@ -98,6 +100,8 @@ def _code(error: Exception) -> str | None:
             return "insufficient_memory"
         case ModelUnavailable():
             return "model_unavailable"
+        case TooSlow():
+            return "body_too_slow"
         case web.RequestPayloadError():
             return "invalid_body"
         case _:

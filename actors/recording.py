@@ -12,20 +12,17 @@ from greenroom.actors.frames import (
     Cancelled,
     Failed,
     Last,
-    Progress,
-    Started,
     Token,
-    ToolFrame,
     TurnFrame,
 )
 from greenroom.actors.house import House
 from greenroom.actors.ongoing import opened
 from greenroom.actors.problems import problem
 from greenroom.actors.telling import Teller
-from greenroom.runtime.errors import Conflict, InvalidRequest, NotFound
+from greenroom.runtime.errors import Conflict, InvalidRequest, MailboxFull, NotFound
 
 MAX_RECORDINGS = 256
-"""Turns that are kept for whoever may come back; the oldest that has ended goes first."""
+"""Turns that are kept for whoever may come back; the oldest that nobody reads goes first."""
 MAX_AHEAD = 256
 """Frames that a recording may be ahead of its reader; the turn itself waits for neither."""
 
@@ -103,14 +100,11 @@ class Recording:
             return 0
         seen = 0
         for number, frame in enumerate(self._frames):
-            if isinstance(frame, Token):
-                if seen == resume.index:
-                    return number
+            if isinstance(frame, Token) and frame.tokens:
                 seen += len(frame.tokens)
-        if seen != resume.index:
-            raise _no_such_place("index", "no frame of the turn begins there")
-        # All tokens so far have been seen, and with them all that came before what comes next.
-        return sum(isinstance(f, Started | Progress | Token | ToolFrame) for f in self._frames)
+                if seen == resume.index:
+                    return number + 1
+        raise _no_such_place("index", "no frame of the turn ends there")
 
     def _record(self, *frames: TurnFrame) -> None:
         if frames and not self.ended:
@@ -164,7 +158,11 @@ class Recordings:
         return len(self._kept)
 
     def begin(self, say: Say, request_id: str) -> Recording:
-        """Start the turn. Raises ``Conflict`` while another of the same agent and id runs."""
+        """Start the turn.
+
+        Raises ``Conflict`` while another of the same agent and id runs, ``MailboxFull`` when as
+        many run as are kept.
+        """
         key = _key(say)
         if key is None:
             return Recording(self._house, say, request_id)
@@ -228,8 +226,12 @@ class Recordings:
     def _make_room(self) -> None:
         if len(self._kept) < MAX_RECORDINGS:
             return
-        ended = next((key for key, recording in self._kept.items() if recording.ended), None)
-        self._forget(next(iter(self._kept)) if ended is None else ended)
+        # Whose reader is here is not given up for somebody else's.
+        for key, recording in self._kept.items():
+            if recording.ended or not recording.followers:
+                self._forget(key)
+                return
+        raise MailboxFull("the sockets' turns", MAX_RECORDINGS)
 
 
 def _key(say: Say) -> RecordingKey | None:

@@ -143,8 +143,10 @@ class Store(Actor[StoreMessage]):
         return None
 
     async def _write(self, row: AgentRow) -> AgentRow:
-        if row is not self._roster.get(AgentKey(row.namespace, row.name)):
-            await self._indexed(partial(self._index.commit, (), row))
+        known = self._roster.get(AgentKey(row.namespace, row.name))
+        if row is not known:
+            left = () if known is None else (known.head,)  # whence it goes, it was until now
+            await self._indexed(partial(self._index.commit, (), row, left))
             self._roster.know(row)
         return row
 

@@ -97,7 +97,7 @@ class Index:
             )
             if agent is not None:
                 self._db.executemany(
-                    "UPDATE segments SET last_used = ? WHERE id = ?",
+                    "UPDATE segments SET last_used = MAX(last_used, ?) WHERE id = ?",
                     [(agent.last_used, each) for each in used],
                 )
                 row = (*msgspec.structs.astuple(agent)[:-1], msgspec.msgpack.encode(agent.extras))

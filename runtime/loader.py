@@ -89,7 +89,7 @@ def load(
     try:
         model, config = load_model(path, lazy=True)
         tokenizer = load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelUnavailable(f"mlx-lm cannot load {path}: {error}") from error
     if device == "cpu":
         _to_float32(model)

@@ -38,6 +38,7 @@ class ServerSettings(_Section, frozen=True):
     allowed_origins: tuple[str, ...]
     max_body_mb: Count
     max_sockets: Count
+    body_timeout_s: Positive
     max_import_mb: Count
     keepalive_s: Duration
     resume_s: Duration

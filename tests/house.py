@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 import uvloop
 
-from greenroom.actors.house import ModelCard, Status
+from greenroom.actors.house import ModelCard, Repertoire, Status
 from greenroom.actors.http import serve_http
 from greenroom.actors.messages import Held, Stored
 from greenroom.actors.meter import Meter
@@ -101,6 +101,8 @@ class SmallHouse:
         self.opened = asyncio.Event()
         self.left = asyncio.Event()
         self.is_ready = True
+        self.is_loaded = True
+        self.let_go_of = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open_turn(self, request: TurnRequest) -> Reply:
@@ -194,6 +196,27 @@ class SmallHouse:
 
     def ready(self) -> bool:
         return self.is_ready
+
+    @property
+    def loaded(self) -> bool:
+        return self.is_loaded
+
+    async def repertoire(self) -> tuple[Repertoire, ...]:
+        return (Repertoire("smol", "Smol", "org/Smol", True),)
+
+    async def swap(self, model: str) -> ModelCard:
+        self.resolve_model(model)
+        self.is_loaded = True
+        return self.model
+
+    async def offload(self) -> None:
+        self.is_loaded = self.is_ready = False
+
+    async def let_go(self) -> None:
+        self.let_go_of += 1
+
+    def drain(self, *, draining: bool = True) -> None:
+        self.is_ready = not draining
 
 
 async def tell(client: aiohttp.ClientSession, body: object, **headers: str) -> Told:

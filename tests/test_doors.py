@@ -285,3 +285,65 @@ def test_a_turn_that_nobody_reads_is_finished_and_remembered(stage: Stage) -> No
 async def unread_agent(stage: Stage) -> AgentInfo | None:
     agents = await stage.house.agents(stage.house.namespace)
     return next((agent for agent in agents if agent.name == "unread"), None)
+
+
+@pytest.mark.parametrize("reads_first", [False, True])
+def test_a_socket_that_is_lost_frees_the_slot_within_one_step(
+    stage: Stage, reads_first: bool
+) -> None:
+    """While its prompt is read, and in mid-decode, as for a stream over HTTP."""
+
+    async def scenario() -> None:
+        house = stage.house
+        before = await house.counters()
+        client = aiohttp.ClientSession(stage.url)
+        socket = await client.ws_connect("/v1/agents/lost/stream")
+        content = "Count to a thousand." if reads_first else LONG
+        await socket.send_json({"type": "say", "content": content})
+        while (await house.counters()).jobs == before.jobs:
+            pass
+        if reads_first:
+            while (await socket.receive_json())["type"] != "token":
+                pass
+        assert client.connector is not None
+        await client.connector.close()
+        while (after := await house.counters()).cancelled == before.cancelled:
+            pass
+        if not reads_first:
+            assert after.prefill_tokens - before.prefill_tokens <= 256
+        _, done = await say(stage.url, "dora", "Hello", max_tokens=4)
+        used = (await house.counters()).decode_steps - after.decode_steps
+        assert used <= done["usage"]["completion_tokens"] + 1
+        await client.close()
+
+    stage.run(scenario())
+
+
+def test_a_lost_socket_is_resumed_without_a_lost_or_doubled_token(stage: Stage) -> None:
+    async def scenario() -> None:
+        frame = {"type": "say", "id": "t", "content": "Count from one to nine.", "max_tokens": 24}
+        tokens: list[int] = []
+        text = ""
+        path = "/v1/agents/erin/stream"
+        last: dict[str, Any] = {}
+        while last.get("type") != "done":
+            client = aiohttp.ClientSession(stage.url)
+            socket = await client.ws_connect(path)
+            await socket.send_json(frame)
+            for _ in range(6):
+                last = await socket.receive_json()
+                assert last["type"] != "error", last
+                if last["type"] == "token":
+                    assert last["index"] == len(tokens)
+                    tokens += last["tokens"]
+                    text += last["text"]
+                if last["type"] == "done":
+                    break
+            assert client.connector is not None
+            await client.connector.close()
+            await client.close()
+            frame = {"type": "resume", "id": "t", "after": last["seq"]}
+        assert text == last["text"]
+        assert len(tokens) == last["usage"]["completion_tokens"]
+
+    stage.run(scenario())

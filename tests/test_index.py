@@ -287,3 +287,15 @@ def test_a_store_that_cannot_be_used_is_one_sentence(tmp_path: Path, damage: str
     if damage == "garbage":
         path.unlink()
         Index(tmp_path).close()  # the lock was let go
+
+
+def test_what_an_agent_leaves_was_used_until_then(index: Index) -> None:
+    root = segment(created=5.0)
+    left, taken = segment(root, tokens=[4], created=6.0), segment(root, tokens=[5], created=7.0)
+    index.commit([root, left], agent("alice", left.id, last_used=6.0))
+    index.commit([taken], agent("alice", taken.id, last_used=9.0), used=(left.id, root.id, None))
+    index.commit((), agent("bob", taken.id, last_used=1.0), used=(left.id,))
+    rows = index.rows()
+    used = {row.id: row.last_used for row in rows.segments}
+    assert used == {root.id: 9.0, left.id: 9.0, taken.id: 7.0}
+    assert rows.heads == {taken.id: 9.0}

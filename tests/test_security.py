@@ -1,13 +1,27 @@
 """Each item of docs/security.md is attacked here, over real sockets."""
 
+import asyncio
+import json
+import logging
+import os
+import shutil
+import stat
+from contextlib import suppress
+from pathlib import Path
+
 import aiohttp
 import pytest
+import uvloop
 from aiohttp import web
 
+from greenroom.actors.app import open_house
 from greenroom.actors.guard import derive_namespace
-from greenroom.actors.http import build_app
-from greenroom.runtime.errors import SettingsError
+from greenroom.actors.http import build_app, serve_http
+from greenroom.runtime.errors import ModelUnavailable, SettingsError
+from greenroom.runtime.layers import load_settings
+from greenroom.runtime.loader import load
 from tests.house import SmallHouse, question, run, tell, visiting
+from tests.server import make_home
 
 SOCKET = "/v1/stream"
 PAGE = "https://chat.example.org"
@@ -115,3 +129,154 @@ def test_a_preflight_has_no_effect_and_opens_nothing() -> None:
             assert not house.requests
 
     run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("request_head", "statuses"),
+    [
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 9000, (400,)),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost", (400, 414)),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nno colon", (400,)),
+        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1", (400,)),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked",
+            (400,),
+        ),
+        (b"\x16\x03\x01\x02\x00\x01\x00", (400,)),
+    ],
+    ids=["header", "line", "malformed", "length", "smuggling", "tls"],
+)
+def test_heads_that_are_too_long_or_malformed_are_refused(
+    request_head: bytes, statuses: tuple[int, ...]
+) -> None:
+    async def scenario() -> None:
+        house = SmallHouse()
+        async with serve_http(house, "127.0.0.1", 0) as url:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
+            writer.write(request_head + b"\r\n\r\n")
+            status = (await reader.readline()).split(b" ")
+            assert int(status[1]) in statuses
+            writer.close()
+            async with aiohttp.ClientSession(url) as client:
+                assert (await client.get("/health")).status == 200
+            assert not house.requests
+
+    run(scenario())
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+def test_a_body_that_trickles_in_holds_no_handler() -> None:
+    async def scenario() -> None:
+        house = SmallHouse(body_timeout_s=0.05)
+        async with serve_http(house, "127.0.0.1", 0) as url:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
+            writer.write(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Length: 1000\r\n\r\n{"
+            )
+            assert b" 408 " in await reader.readline()
+            writer.close()
+            assert not house.requests
+
+    run(scenario())
+
+
+def test_a_frame_that_is_too_large_ends_its_socket_and_no_other() -> None:
+    async def scenario() -> None:
+        house = SmallHouse(max_body_mb=1)
+        async with (
+            visiting(house) as client,
+            client.ws_connect(SOCKET) as bad,
+            client.ws_connect(SOCKET) as good,
+        ):
+            await bad.send_str("x" * (2 << 20))
+            assert (await bad.receive()).type is aiohttp.WSMsgType.CLOSE
+            assert bad.close_code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
+            await good.send_json({"type": "ping"})
+            assert (await good.receive_json())["type"] == "pong"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("what", ["the model", "the tokenizer"])
+def test_a_checkpoint_cannot_bring_code(
+    what: str, tmp_path: Path, default_model_path: Path
+) -> None:
+    """What comes with a model is data: a file that wants to be run is not."""
+    trap = tmp_path / "sprung"
+    folder = tmp_path / "model"
+    shutil.copytree(default_model_path, folder)
+    (folder / "evil.py").write_text(f"open({str(trap)!r}, 'w').close()\nclass Evil: ...\n")
+    if what == "the model":
+        change(folder / "config.json", model_file="evil.py")
+    else:
+        change(
+            folder / "tokenizer_config.json",
+            tokenizer_class="Evil",
+            auto_map={"AutoTokenizer": ["evil.Evil", None]},
+        )
+    # Loading it anyway, without the code, would do as well.
+    with suppress(ModelUnavailable):
+        load(folder, device="cpu")
+    assert not trap.exists()
+
+
+def change(file: Path, **fields: object) -> None:
+    told = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(told | fields))
+
+
+def test_what_is_written_is_for_its_owner_alone(tmp_path: Path, default_model_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    settings = load_settings(overrides={"home": str(home)}).settings
+    before = os.umask(0)  # whatever the user's own mask is
+    try:
+
+        async def scenario() -> None:
+            async with (
+                open_house(settings) as house,
+                serve_http(house, "127.0.0.1", 0) as url,
+                aiohttp.ClientSession(url) as client,
+            ):
+                status, _ = await tell(client, question(max_tokens=2), X_Agent_Name="alice")
+                assert status == 200
+
+        uvloop.run(scenario())
+    finally:
+        os.umask(before)
+    written = list(settings.store_path.rglob("*"))
+    assert any(path.suffix == ".safetensors" for path in written)
+    for path in (settings.store_path, *written):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_no_word_that_is_said_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """At the default level, whichever door it came by, well or badly formed."""
+
+    async def scenario() -> None:
+        async with visiting(SmallHouse()) as client:
+            secret = {"content": "whisper"}
+            for path, body in (
+                ("/v1/agents/alice/say", secret),
+                ("/v1/agents/alice/say", {**secret, "stream": True}),
+                ("/v1/agents/alice/say", {**secret, "seed": "whisper"}),
+                ("/v1/agents/alice/hear", secret),
+                ("/v1/agents", {"name": "bob", "system": "whisper"}),
+                ("/v1/agents/alice/probe", secret),
+            ):
+                await (await client.post(path, json=body)).read()
+            async with client.ws_connect(SOCKET) as socket:
+                await socket.send_json({"type": "say", "agent": "alice", **secret})
+                while (await socket.receive_json())["type"] != "done":
+                    pass
+                await socket.send_str('{"whisper')
+                await socket.receive_json()
+
+    with caplog.at_level(logging.INFO):
+        run(scenario())
+    assert "/v1/agents/alice/say 200" in caplog.text
+    for word in ("whisper", "Paris", "Be brief"):
+        assert word not in caplog.text

@@ -94,6 +94,7 @@ def test_any_object(judge: Judge) -> None:
         ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "Unsatisfiable"),
         ({"type": "string", "pattern": "(?=a)"}, "regex"),
         ({"enum": []}, "empty"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "no answer is valid"),
     ],
 )
 def test_what_cannot_be_enforced_is_said(
