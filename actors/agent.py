@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from typing import assert_never
 
 import msgspec
@@ -26,6 +27,7 @@ from greenroom.actors.messages import (
     Vanish,
 )
 from greenroom.actors.outbox import Outbox
+from greenroom.actors.shortening import Shortening
 from greenroom.actors.turn import (
     Answer,
     Draft,
@@ -41,17 +43,19 @@ from greenroom.runtime.actor import Actor
 from greenroom.runtime.errors import ActorStopped, ChannelCancelled, MailboxFull, NotFound
 from greenroom.runtime.hearsay import rendered_prompt
 from greenroom.runtime.job import Job, JobDone
+from greenroom.runtime.overflow import fullness
 from greenroom.runtime.records import (
+    ChatMessage,
     Forgotten,
     TextDelta,
     Timings,
     TurnDone,
     TurnEvent,
+    TurnRequest,
     TurnStarted,
     Usage,
 )
-from greenroom.runtime.segments import chain_length
-from greenroom.runtime.template import Frame
+from greenroom.runtime.segments import Piece, chain_length
 
 
 class AgentActor(Actor[AgentMessage]):
@@ -148,16 +152,38 @@ class AgentActor(Actor[AgentMessage]):
             raise NotFound("nothing was answered under this key", param="key", code="unanswered")
         self._memory.warm(chain)
         messages = whole_history(turn.request, chain, self._memory.system, heard)
-        frame = Frame(turn.request.tools, turn.request.template_kwargs)
-        tokenized = bare_prompt(turn.request) or rendered_prompt
-        draft = await asyncio.to_thread(self._memory.draft, messages, chain, tokenized, frame)
+
+        async def drafted(told: Sequence[ChatMessage]) -> Draft:
+            return await self._drafted(turn.request, told, chain)
+
+        shortening = Shortening(self._key, self._company, self._memory)
+        draft = await drafted(messages)
+        draft, notices = await shortening.fit(turn.request, draft, drafted)
         max_tokens = clip_max_tokens(turn.request, draft.prompt, facts.context_window)
         draft, pieces = await self._memory.match(draft)
         sampling = fill_sampling(turn.request.sampling, facts)
         end = draft.prompt.spans[-1].text
         agreed = await asyncio.to_thread(terms, facts.text, turn.request, sampling, end)
         job = self._memory.job(draft, pieces, agreed.sampling, max_tokens)
-        await self._perform(turn, draft, job, agreed, len(heard))
+        await self._perform(turn, draft, job, agreed, len(heard), notices)
+
+    async def _drafted(
+        self, request: TurnRequest, messages: Sequence[ChatMessage], chain: Sequence[Piece]
+    ) -> Draft:
+        """The turn's prompt. Where a history leaves the agent's own chain it may follow another:
+        that of its own past, or of somebody with the same past."""
+        memory, frame = self._memory, self._memory.framed(request)
+
+        tokenized = bare_prompt(request) or rendered_prompt
+
+        async def drafted(on: Sequence[Piece]) -> Draft:
+            return await asyncio.to_thread(memory.draft, messages, on, tokenized, frame)
+
+        draft = await drafted(chain)
+        if request.mode == "say" or request.prompt is not None:
+            return draft
+        other = await memory.trace(draft)
+        return await drafted(other) if len(other) > draft.prompt.num_known else draft
 
     async def _repeat(self, turn: Turn, said: str, num_tokens: int) -> None:
         """Tell once more what was answered under this key: its caller did not get it, or forgot."""
@@ -178,7 +204,13 @@ class AgentActor(Actor[AgentMessage]):
         await outbox.flush()
 
     async def _perform(
-        self, turn: Turn, draft: Draft, job: Job, agreed: Terms, num_heard: int
+        self,
+        turn: Turn,
+        draft: Draft,
+        job: Job,
+        agreed: Terms,
+        num_heard: int,
+        notices: tuple[str, ...],
     ) -> None:
         """Have the stage run the job, tell the caller what comes, and remember it."""
         request = turn.request
@@ -192,7 +224,9 @@ class AgentActor(Actor[AgentMessage]):
                 for choice, job in zip(choices, jobs, strict=True)
             ]
         )
-        ended = _Ended(choices, len(job.tokens), done, num_heard, agreed.notices)
+        window = self._company.facts.context_window
+        known = (*notices, *agreed.notices)
+        ended = _Ended(choices, len(job.tokens), done, num_heard, window, known)
         ending = asyncio.ensure_future(self._finish(turn, outbox, draft, ended))
         try:
             await asyncio.shield(ending)
@@ -275,6 +309,7 @@ class _Ended(msgspec.Struct):
     num_prompt: int
     done: JobDone
     num_heard: int
+    window: int
     known: tuple[str, ...]  # notices that were due before anything was said
 
     @property
@@ -290,8 +325,12 @@ class _Ended(msgspec.Struct):
     @property
     def notices(self) -> tuple[str, ...]:
         """What the caller should know beside the answer."""
-        unread = sum(c.parts.unread for c in self.choices)
-        if not unread:
-            return self.known
-        words = f"tool_call_unread: {unread} calls could not be read and are told as content"
-        return (*self.known, words)
+        num_tokens = self.num_prompt + len(self.choices[0].tokens)
+        told = [*self.known, *fullness(num_tokens, self.window)]
+        if unread := sum(c.parts.unread for c in self.choices):
+            told.append(
+                f"tool_call_unread: {unread} calls could not be read and are told as content"
+            )
+        if any(c.out_of_memory for c in self.choices):
+            told.append("out_of_memory: there was no memory for another token of the answer")
+        return tuple(told)

@@ -134,6 +134,7 @@ class Choice:
         self.num_reasoning = 0
         self.num_cached = 0
         self.kept_text = ""
+        self.out_of_memory = False
         thinking = agreed.thinking is not None and agreed.thinking.begun
         self.parts = Parts(agreed.marks, request.tools, agreed.calls, thinking=thinking)
         self._bare = request.prompt is not None
@@ -181,8 +182,8 @@ class Choice:
                         outbox.put(self._read(tokens, logprobs))
                         if self._reader.stopped:
                             self._let_go(outbox, "")
-                    case JobEnded(reason) if not self._reader.stopped:
-                        self._reason = reason
+                    case JobEnded(reason, out_of_memory) if not self._reader.stopped:
+                        self._reason, self.out_of_memory = reason, out_of_memory
                         self._let_go(outbox, self._reader.end())
                     case JobDone():
                         return event

@@ -10,11 +10,16 @@ from greenroom.actors.messages import (
     StoreMessage,
 )
 from greenroom.actors.meter import Meter
+from greenroom.runtime.records import Overflow
 from greenroom.runtime.ref import Ref
+from greenroom.runtime.volatile import Volatile
 
 
 class Company(msgspec.Struct, frozen=True):
-    """Whom an agent works with, and what it knows of the model. ``codec`` as segments name it."""
+    """Whom an agent works with, and what it knows of the model. ``codec`` as segments name it;
+    ``volatile`` is what no prompt keeps; ``overflow`` what becomes of a history that outgrows the
+    context window, unless its agent has a policy of its own, and ``overflow_keep`` the share of the
+    window that stays."""
 
     gpu: Ref[GpuMessage]
     keeper: Ref[KeeperMessage]
@@ -24,3 +29,6 @@ class Company(msgspec.Struct, frozen=True):
     codec: str
     meter: Meter
     durable_turns: bool
+    volatile: Volatile
+    overflow: Overflow
+    overflow_keep: float

@@ -136,8 +136,9 @@ class Hearing:
             draft = await asyncio.to_thread(memory.draft, [*before, *new], chain, heard_prompt)
             self._check_size(draft)
         except InvalidRequest:
-            self.taken(len(told))  # it would be refused again
-            raise
+            if await memory.overflow() == "error":
+                self.taken(len(told))  # it would be refused again
+            raise  # else the next turn makes room
         draft, pieces = await memory.match(draft)
         if is_known(draft):
             await memory.stand(draft)

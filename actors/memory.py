@@ -21,6 +21,7 @@ from greenroom.actors.messages import (
     Outline,
     Recall,
     Settle,
+    Trace,
     Warm,
 )
 from greenroom.actors.roster import unknown
@@ -35,11 +36,11 @@ from greenroom.actors.turn import (
 from greenroom.runtime import job as stage
 from greenroom.runtime.codec import link
 from greenroom.runtime.errors import ActorStopped, MailboxFull
+from greenroom.runtime.frame import PLAIN, Frame, today
 from greenroom.runtime.job import Job, JobDone
-from greenroom.runtime.records import AgentInfo, ChatMessage, Sampling
+from greenroom.runtime.records import AgentInfo, ChatMessage, Overflow, Sampling, TurnRequest
 from greenroom.runtime.resume import Link, resume_at, stand_at
 from greenroom.runtime.segments import Piece, chain_length, cut
-from greenroom.runtime.template import PLAIN, Frame
 from greenroom.runtime.text import Prompt, Remembered, Text
 
 Tokenized = Callable[[Text, Sequence[ChatMessage], Sequence[Remembered], Frame], Prompt]
@@ -60,6 +61,7 @@ class Memory:
         self.head: str | None = None
         self.system: str | None = None
         self.scope = key.namespace
+        self.frame = PLAIN
         self._handle: int | None = None
         self._copied: tuple[Piece, ...] = ()  # the chain that the handle stands for
 
@@ -67,9 +69,12 @@ class Memory:
         """Find out where the agent stood."""
         known = await self._find()
         self.head = self.system = self._handle = None
-        self.scope = self._key.namespace
+        self.scope, self.frame = self._key.namespace, PLAIN
         if known is not None:
             self.head, self.system, self.scope = known.info.head, known.info.system, known.scope
+            self.frame = known.frame
+        if not self.frame.date and self._company.facts.text.template.is_dated:
+            self.frame = msgspec.structs.replace(self.frame, date=today())
 
     async def info(self) -> AgentInfo:
         """What is known of the agent. Raises NotFound where it has been forgotten."""
@@ -77,6 +82,11 @@ class Memory:
         if known is None:
             raise unknown(self._key.name)
         return known.info
+
+    async def overflow(self) -> Overflow:
+        """What becomes of a history that outgrows the window: as it was last agreed."""
+        known = await self._find()
+        return (known.info.overflow if known else None) or self._company.overflow
 
     async def _find(self) -> Known | None:
         return await self._company.store.ask(FindAgent(self._key))
@@ -98,16 +108,25 @@ class Memory:
         """The chain up to the head."""
         return await self._company.store.ask(Recall(self.head))
 
+    def framed(self, request: TurnRequest) -> Frame:
+        """What the turn's prompt is rendered with; a "say" that tells no tools and no variables
+        goes on with those of the turn before."""
+        tools, kwargs = request.tools, request.template_kwargs
+        if request.mode == "say":
+            tools, kwargs = tools or self.frame.tools, kwargs or self.frame.kwargs
+        return Frame(tools, kwargs, self.frame.date)
+
     def draft(
         self,
         messages: Sequence[ChatMessage],
         chain: Sequence[Piece],
         tokenized: Tokenized,
-        frame: Frame = PLAIN,
+        frame: Frame | None = None,
     ) -> Draft:
         """Render and tokenize: work that grows with the context, to be done off the event loop."""
         facts = self._company.facts
         known = remembered(chain, facts.fingerprint, facts.text.decode)
+        frame = frame or self.frame
         return Draft(
             namespace=self.scope,
             fingerprint=facts.fingerprint,
@@ -115,7 +134,13 @@ class Memory:
             matched=(),
             messages=tuple(messages),
             prompt=tokenized(facts.text, messages, known, frame),
+            frame=frame,
         )
+
+    async def trace(self, draft: Draft) -> tuple[Piece, ...]:
+        """The chain that a prompt follows as text, whoever remembers it."""
+        rendered = "".join(span.text for span in draft.prompt.spans)
+        return await self._company.store.ask(Trace(self.scope, rendered))
 
     async def match(
         self, draft: Draft, limit: int | None = None
@@ -174,7 +199,8 @@ class Memory:
         payloads = [e.payload for e in done.segments]
         is_new = await self._company.keeper.ask(Keep(tuple(zip(segments, payloads, strict=True))))
         head = segments[-1].id if segments else self.head
-        await self._company.store.ask(Commit(self._key, segments, head))
+        await self._company.store.ask(Commit(self._key, segments, head, draft.frame))
+        self.frame = draft.frame
         self._company.keeper.tell(Settle(tuple(s.id for s in segments)))
         self.head = head
         self._handle = uid if segments and is_new else None
@@ -186,11 +212,11 @@ class Memory:
     async def stand(self, draft: Draft) -> None:
         """Move the head to the end of what the draft has matched: ``is_known`` is true of it."""
         assert is_known(draft)
-        await self.move(draft.matched[-1].segment.id)
+        await self.move(draft.matched[-1].segment.id, draft.frame)
 
-    async def move(self, head: str) -> None:
+    async def move(self, head: str, frame: Frame | None = None) -> None:
         """Stand at another segment."""
-        await self._company.store.ask(Commit(self._key, (), head))
+        await self._company.store.ask(Commit(self._key, (), head, frame))
         self.head = head
 
     async def foresee(self, draft: Draft) -> int:

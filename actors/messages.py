@@ -6,6 +6,7 @@ from greenroom.runtime.admission import Backing
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.codec import Payload
 from greenroom.runtime.counters import StageCounters
+from greenroom.runtime.frame import PLAIN, Frame
 from greenroom.runtime.job import Job, JobEvent
 from greenroom.runtime.message import Message, Request
 from greenroom.runtime.records import (
@@ -215,11 +216,15 @@ class Recall(Request[tuple[Piece, ...]], frozen=True):
 
 
 class Commit(Request[None], frozen=True):
-    """Index these (durable) segments and move the agent's head, in one transaction."""
+    """Index these (durable) segments and move the agent's head, in one transaction.
+
+    ``frame`` is what its prompts are rendered with from now on; None: as before.
+    """
 
     key: AgentKey
     segments: tuple[Segment, ...]
     head: str | None
+    frame: Frame | None = None
 
 
 class Forget(Request[None], frozen=True):
@@ -229,10 +234,14 @@ class Forget(Request[None], frozen=True):
 
 
 class Known(msgspec.Struct, frozen=True):
-    """An agent, and the ``scope`` within which its segments are addressed and matched."""
+    """An agent, and the ``scope`` within which its segments are addressed and matched.
+
+    ``frame`` is what its prompts are rendered with.
+    """
 
     info: AgentInfo
     scope: str
+    frame: Frame = PLAIN
 
 
 class FindAgent(Request[Known | None], frozen=True):
@@ -292,11 +301,23 @@ class Overdue(Request[tuple[AgentKey, ...]], frozen=True):
 
 
 class Whose(Request[AgentKey | None], frozen=True):
-    """The agent whose whole memory is a prefix of a prompt, given as ``tokens`` and as text."""
+    """The agent whose whole memory is a prefix of a prompt, given as text."""
 
     namespace: str
-    tokens: tuple[int, ...]
     rendered: str
+
+
+class Trace(Request[tuple[Piece, ...]], frozen=True):
+    """The chain that a prompt, given as text, follows as far as anybody remembers it."""
+
+    namespace: str
+    rendered: str
+
+
+class Dates(Request[tuple[str, ...]], frozen=True):
+    """The dates that a namespace's agents are pinned to, the newest first, each once."""
+
+    namespace: str
 
 
 class Remove(Request[tuple[str, ...]], frozen=True):
@@ -353,6 +374,8 @@ StoreMessage = (
     | ListAgents
     | Enrol
     | Whose
+    | Trace
+    | Dates
     | Branch
     | Pin
     | Pinned

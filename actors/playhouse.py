@@ -110,6 +110,7 @@ class Playhouse(Verbs):
 
     async def _open_turn(self, request: TurnRequest) -> Channel[TurnEvent]:
         self._check()
+        request = self._steady(request)
         self._check_size(request)
         key = await self._recognition.settled(request)
         # Whoever gave no name and never comes to an answer leaves no trace.

@@ -37,8 +37,9 @@ from greenroom.runtime.records import AgentInfo, SpawnRequest
 from greenroom.runtime.segments import Segment, readdressed
 
 
-async def exported(company: Company, model: str, info: AgentInfo) -> AsyncIterator[bytes]:
+async def exported(company: Company, model: str, known: Known) -> AsyncIterator[bytes]:
     """The agent's parcel, piece by piece; one segment's bytes are in memory at a time."""
+    info = known.info
     chain = await company.store.ask(Recall(info.head))
     if any(piece.segment.fingerprint != company.facts.fingerprint for piece in chain):
         raise InvalidRequest(
@@ -55,6 +56,7 @@ async def exported(company: Company, model: str, info: AgentInfo) -> AsyncIterat
         ttl_s=info.ttl_s,
         overflow=info.overflow,
         share=info.share,
+        frame=known.frame,
     )
     hasher = hashlib.sha256()
     for data in packed_manifest(manifest, hasher):
@@ -128,7 +130,8 @@ async def _settle(company: Company, key: AgentKey, parcel: Parcel) -> AgentInfo:
         known = await _known(company, key)
         await _keep(company, known.scope, parcel, segments)
         if segments:
-            await company.store.ask(Commit(key, tuple(segments), segments[-1].id))
+            head = segments[-1].id
+            await company.store.ask(Commit(key, tuple(segments), head, manifest.frame))
     except BaseException:
         await company.store.ask(Retire(key))
         raise

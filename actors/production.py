@@ -41,6 +41,7 @@ from greenroom.runtime.stage import Stage
 from greenroom.runtime.supervise import Decision, Supervision, default_decider
 from greenroom.runtime.system import System
 from greenroom.runtime.vault import Vault
+from greenroom.runtime.volatile import Volatile
 
 # Whom everybody asks: a thousand agents at once wait in line there. What may pile up is bounded by
 # the agents' own mailboxes, and by the doors.
@@ -191,6 +192,9 @@ async def put_up(
         codec=play.codec,
         meter=ground.meter,
         durable_turns=settings.memory.durability == "turn",
+        volatile=Volatile(settings.template.volatile),
+        overflow=settings.agents.overflow,
+        overflow_keep=settings.agents.overflow_keep,
     )
     mailbox = MailboxSpec(settings.actors.mailbox_capacity)
     director = system.spawn(

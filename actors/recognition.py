@@ -7,14 +7,16 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from greenroom.actors.company import Company
-from greenroom.actors.messages import AgentKey, Branch, Enrol, FindAgent, Recall, Whose
+from greenroom.actors.messages import AgentKey, Branch, Dates, Enrol, FindAgent, Recall, Whose
 from greenroom.actors.turn import past
 from greenroom.runtime.errors import Conflict
+from greenroom.runtime.frame import Frame
 from greenroom.runtime.records import ChatMessage, SessionHint, SpawnRequest, TurnRequest
-from greenroom.runtime.template import Frame
 
 MOST_KEYS = 4096
 """Cache keys that are remembered, the latest used: hints are not worth a place on disk."""
+MOST_DATES = 8
+"""Days that are looked through for whom a history without a name belongs to, the newest first."""
 AFTERLIFE_S = 3600.0
 """Seconds for which an agent is kept unused after what its client called the last request."""
 
@@ -62,11 +64,16 @@ class Recognition:
     async def _remembering(self, request: TurnRequest) -> AgentKey | None:
         if request.prompt is not None:
             return None
-        text = self._company.facts.text
-        frame = Frame(request.tools, request.template_kwargs)
-        rendered = await asyncio.to_thread(text.render, request.messages, frame)
-        tokens = await asyncio.to_thread(text.encode, rendered)
-        return await self._company.store.ask(Whose(request.namespace, tokens, rendered))
+        text, store = self._company.facts.text, self._company.store
+        dates: tuple[str, ...] = ("",)
+        if text.template.is_dated:  # what is remembered was rendered on its own day
+            dates = (await store.ask(Dates(request.namespace)))[:MOST_DATES]
+        for date in dates:
+            frame = Frame(request.tools, request.template_kwargs, date)
+            rendered = await asyncio.to_thread(text.render, request.messages, frame)
+            if (known := await store.ask(Whose(request.namespace, rendered))) is not None:
+                return known
+        return None
 
     async def _begins_alike(self, key: AgentKey, request: TurnRequest) -> bool:
         known = await self._company.store.ask(FindAgent(key))

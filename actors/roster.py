@@ -3,12 +3,14 @@
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from greenroom.actors.messages import AgentKey
 from greenroom.runtime.errors import Conflict, NotFound
+from greenroom.runtime.frame import PLAIN, Frame
 from greenroom.runtime.records import Overflow, SpawnRequest
 from greenroom.runtime.rows import AgentRow, PinRow
 
@@ -17,11 +19,13 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an agent's row holds besides: see ``SpawnRequest``.
 
     ``salt`` keeps the segments of an agent apart that shares nothing; its forks have the same.
+    ``frame`` is what its prompts are rendered with besides its messages, as of its last turn.
     """
 
     ttl_s: float | None = None
     overflow: Overflow | None = None
     salt: str | None = None
+    frame: Frame = PLAIN
 
 
 class Roster:
@@ -115,12 +119,21 @@ class Roster:
             last_used=now,
         )
 
-    def moved(self, key: AgentKey, head: str | None) -> AgentRow:
-        """The row of an agent that stands at ``head`` from now on."""
+    def moved(self, key: AgentKey, head: str | None, frame: Frame | None = None) -> AgentRow:
+        """The row of an agent that stands at ``head`` from now on, within another ``frame`` if
+        one is given."""
         row = self._rows.get(key) or self.fresh(key)
+        if frame is not None and frame != terms(row).frame:
+            extras = _plain(msgspec.structs.replace(terms(row), frame=frame))
+            row = msgspec.structs.replace(row, extras=extras)
         return msgspec.structs.replace(
             row, head=head, fingerprint=self._fingerprint, last_used=self._now()
         )
+
+    def dates(self, namespace: str) -> tuple[str, ...]:
+        """The dates that a namespace's agents are pinned to, the newest first, each once."""
+        dates = {terms(row).frame.date for row in self.of(namespace)} - {""}
+        return tuple(sorted(dates, key=datetime.fromisoformat, reverse=True))
 
     def enrolled(self, wanted: SpawnRequest, *, new: bool = False) -> AgentRow:
         """The row of the agent that is wanted.
@@ -137,10 +150,10 @@ class Roster:
             raise taken(wanted.name)
         self._check(row, wanted)
         has = terms(row)
-        kept = Terms(
-            has.ttl_s if wanted.ttl_s is None else wanted.ttl_s,
-            has.overflow if wanted.overflow is None else wanted.overflow,
-            has.salt,
+        kept = msgspec.structs.replace(
+            has,
+            ttl_s=has.ttl_s if wanted.ttl_s is None else wanted.ttl_s,
+            overflow=has.overflow if wanted.overflow is None else wanted.overflow,
         )
         return row if kept == has else msgspec.structs.replace(row, extras=_plain(kept))
 

@@ -11,6 +11,7 @@ from greenroom.actors.messages import (
     AgentKey,
     Branch,
     Commit,
+    Dates,
     Enrol,
     Evict,
     FindAgent,
@@ -30,6 +31,7 @@ from greenroom.actors.messages import (
     Stored,
     StoreMessage,
     Survey,
+    Trace,
     Unstored,
     Whose,
 )
@@ -100,9 +102,12 @@ class Store(Actor[StoreMessage]):
                 self._held.pop(holder, None)
             case Recall(head):
                 return self._forest.chain(head)
-            case Whose(namespace, tokens, rendered):
-                standing = self._forest.stand(namespace, tokens, rendered)
-                return self._roster.standing(standing)
+            case Whose(namespace, rendered):
+                return self._roster.standing(self._forest.stand(namespace, rendered))
+            case Trace(namespace, rendered):
+                return self._forest.trace(namespace, rendered)
+            case Dates(namespace):
+                return self._roster.dates(namespace)
             case FindAgent(key):
                 return self._known(self._roster.get(key))
             case ListAgents(namespace):
@@ -200,7 +205,7 @@ class Store(Actor[StoreMessage]):
         return tuple(each for each in lost if self._forest.scope(each) == scope)
 
     async def _commit(self, turn: Commit) -> None:
-        row = self._roster.moved(turn.key, turn.head)
+        row = self._roster.moved(turn.key, turn.head, turn.frame)
         known = self._roster.get(turn.key)
         used = {known.head if known else None, turn.segments[0].parent if turn.segments else None}
         await self._indexed(partial(self._index.commit, turn.segments, row, used))
@@ -221,7 +226,9 @@ class Store(Actor[StoreMessage]):
             self._roster.unpin(key, segment)
 
     def _known(self, row: AgentRow | None) -> Known | None:
-        return None if row is None else Known(self._info(row), self._roster.scope(row))
+        if row is None:
+            return None
+        return Known(self._info(row), self._roster.scope(row), terms(row).frame)
 
     def _info(self, row: AgentRow) -> AgentInfo:
         held = terms(row)

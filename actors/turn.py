@@ -6,8 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 
 from greenroom.actors.messages import ModelFacts
+from greenroom.runtime.echo import restored
 from greenroom.runtime.errors import InvalidRequest, NotFound
+from greenroom.runtime.frame import PLAIN, Frame
 from greenroom.runtime.job import Encoded
+from greenroom.runtime.overflow import resumed
 from greenroom.runtime.records import ChatMessage, LogEntry, Sampling, ToolCall, TurnRequest
 from greenroom.runtime.resume import Link, resume_at
 from greenroom.runtime.segments import (
@@ -41,7 +44,8 @@ def whole_history(
         return [*before, *unknown([*waiting, *messages], before)]
     if system is not None and messages[0].role != "system":
         messages.insert(0, ChatMessage("system", system))
-    return messages
+    before = past(chain, system)
+    return restored(resumed(messages, before), before)
 
 
 def bare_prompt(request: TurnRequest) -> Callable[..., Prompt] | None:
@@ -185,6 +189,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     matched: tuple[Piece, ...]
     messages: tuple[ChatMessage, ...]
     prompt: Prompt
+    frame: Frame = PLAIN
 
     @property
     def boundaries(self) -> tuple[int, ...]:

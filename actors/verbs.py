@@ -39,7 +39,6 @@ from greenroom.runtime.records import (
 )
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.segments import Piece
-from greenroom.runtime.template import Frame
 
 
 class Verbs:
@@ -64,7 +63,9 @@ class Verbs:
             raise InvalidRequest("ttl_s must be above 0.", param="ttl_s", code="out_of_range")
         if request.model is not None:
             self.resolve_model(request.model)
-        return await self._company.store.ask(Enrol(msgspec.structs.replace(request, name=name)))
+        system = request.system and self._company.volatile.clean(request.system)
+        wanted = msgspec.structs.replace(request, name=name, system=system)
+        return await self._company.store.ask(Enrol(wanted))
 
     async def find(self, namespace: str, name: str) -> AgentInfo:
         """What is known of an agent; see ``House``."""
@@ -98,13 +99,14 @@ class Verbs:
     async def probe(self, request: TurnRequest) -> Probe:
         """What a turn would find; see ``House``."""
         facts = self._company.facts
+        request = self._steady(request)
         facts.text.check_size(request.messages, facts.context_window)
         key = await self._recognition.known(request)
         memory = Memory(key or AgentKey(request.namespace, ""), self._company)
         await memory.load()
         chain = await memory.chain()
         messages = whole_history(request, chain, memory.system)
-        frame = Frame(request.tools, request.template_kwargs)
+        frame = memory.framed(request)
         draft = await asyncio.to_thread(memory.draft, messages, chain, rendered_prompt, frame)
         clip_max_tokens(request, draft.prompt, facts.context_window)
         cached = await memory.foresee(draft)
@@ -117,7 +119,7 @@ class Verbs:
     async def export(self, namespace: str, agent: str) -> AsyncIterator[bytes]:
         """An agent and its memory as one file; see ``House``."""
         known = await self._known(AgentKey(namespace, agent))
-        async for piece in exported(self._company, self.resolve_model(None), known.info):
+        async for piece in exported(self._company, self.resolve_model(None), known):
             yield piece
 
     async def import_agent(
@@ -125,6 +127,13 @@ class Verbs:
     ) -> AgentInfo:
         """Take in an agent that was exported; see ``House``."""
         return await imported(self._company, namespace, name, chunks)
+
+    def _steady(self, request: TurnRequest) -> TurnRequest:
+        """The request without what changes every time and means nothing."""
+        messages = self._company.volatile.left_out(request.messages)
+        if not messages and request.messages:
+            raise InvalidRequest("nothing is said", param="messages", code="empty_array")
+        return msgspec.structs.replace(request, messages=messages)
 
     async def _set_pin(self, key: AgentKey, segment: str | None, *, pinned: bool) -> str:
         chain = await self._chain(key)

@@ -136,9 +136,7 @@ def measure(root: Path, sample: list[list[Segment]]) -> Row:
         memory_mib=memory / 2**20,
         index_mib=(root / "index.sqlite").stat().st_size / 2**20,
         match_us=median_us(lambda c: forest.match("n", (*prompts[c[-1].id], 1, 2, 3)), sample),
-        whose_us=median_us(
-            lambda c: forest.stand("n", (*prompts[c[-1].id], 1, 2, 3), texts[c[-1].id]), sample
-        ),
+        whose_us=median_us(lambda c: forest.stand("n", texts[c[-1].id]), sample),
         chain_us=median_us(lambda c: forest.chain(c[-1].id), sample),
     )
 

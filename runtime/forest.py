@@ -1,7 +1,11 @@
 """Everybody's memory, as trees of segments: which chains there are, and who stands where. Pure."""
 
-from collections.abc import Collection, Sequence
+import bisect
+from collections.abc import Collection, Iterator, Sequence
 
+import msgspec
+
+from greenroom.runtime.brood import Brood
 from greenroom.runtime.prefix import PrefixTree
 from greenroom.runtime.segments import BrokenChain, Piece, Segment, chain
 
@@ -20,8 +24,8 @@ class Forest:
         self._fingerprint = fingerprint
         self._segments: dict[str, Segment] = {}
         self._children: dict[str, dict[str, Segment]] = {}
+        self._roots: dict[str, Brood] = {}  # by namespace
         self._prefixes = PrefixTree()
-        self._lost_roots = PrefixTree()  # who began there is still known by that
 
     def __len__(self) -> int:
         return len(self._segments)
@@ -48,15 +52,18 @@ class Forest:
         if segment.parent is not None and segment.parent not in self._segments:
             return
         self._segments[segment.id] = segment
-        if segment.parent is not None:
-            self._children.setdefault(segment.parent, {})[segment.id] = segment
+        if segment.parent is None:
+            self._roots.setdefault(segment.namespace, Brood()).add(segment)
+        else:
+            self._grow(self._segments[segment.parent], segment)
         grounded = stored and (segment.parent is None or segment.parent in self._prefixes)
-        if segment.fingerprint != self._fingerprint:
-            return
-        if grounded:
+        if segment.fingerprint == self._fingerprint and grounded:
             self._prefixes.insert(segment)
-        elif segment.parent is None:
-            self._lost_roots.insert(segment)
+
+    def _grow(self, parent: Segment, child: Segment) -> None:
+        self._children.setdefault(parent.id, {})[child.id] = child
+        if parent.parent is None and child.start < parent.end:
+            self._roots[parent.namespace].leave(parent)
 
     def lose(self, segment_id: str) -> None:
         """A segment's bytes are lost: match it no more, nor what was computed on top of it.
@@ -65,8 +72,8 @@ class Forest:
         the segment again, with new bytes, makes it match again.
         """
         segment = self._segments.get(segment_id)
-        if segment is not None and self._prefixes.remove(segment) and segment.parent is None:
-            self._lost_roots.insert(segment)
+        if segment is not None:
+            self._prefixes.remove(segment)
 
     def remove(self, segment_id: str) -> None:
         """Know a segment no more; nothing that is known may stand on it."""
@@ -74,14 +81,15 @@ class Forest:
         if segment is None:
             return
         self._prefixes.remove(segment)
-        self._lost_roots.remove(segment)
         del self._segments[segment_id]
         self._children.pop(segment_id, None)
-        if segment.parent is not None:
-            siblings = self._children.get(segment.parent, {})
-            siblings.pop(segment_id, None)
-            if not siblings:
-                self._children.pop(segment.parent, None)
+        if segment.parent is None:
+            self._roots[segment.namespace].remove(segment)
+            return
+        siblings = self._children.get(segment.parent, {})
+        siblings.pop(segment_id, None)
+        if not siblings:
+            self._children.pop(segment.parent, None)
 
     def chain(self, head: str | None) -> tuple[Piece, ...]:
         """The chain that ends at ``head``; empty when any of it is lost."""
@@ -102,35 +110,95 @@ class Forest:
             return pieces[:-1]
         return pieces
 
-    def stand(self, namespace: str, tokens: Sequence[int], rendered: str) -> list[str]:
-        """The ids of the segments that a prompt passes whole, the deepest first.
+    def stand(self, namespace: str, rendered: str) -> list[str]:
+        """The ids of the segments that a prompt passes whole, the deepest first."""
+        whole = [p for p in self.trace(namespace, rendered) if p.used == p.segment.num_tokens]
+        return [piece.segment.id for piece in reversed(whole)]
 
-        By token ids as far as they go, and from there by text: an answer that was sampled in
-        other tokens than the tokenizer would choose is the same answer.
+    def trace(self, namespace: str, rendered: str) -> tuple[Piece, ...]:
+        """The chain that a prompt follows as text, from the root as far as it goes.
+
+        By text, since an answer that was sampled in other tokens than the tokenizer would choose
+        is the same answer; what an answer begins or ends with (space, reasoning) may be missing.
         """
-        path: list[str] = []
-        at = 0
-        for piece in self.match(namespace, tokens) or self._lost_root(namespace, tokens):
-            if piece.used < piece.segment.num_tokens:
-                break
-            path.append(piece.segment.id)
-            at += len(piece.segment.text)
-        while path:
-            child = self._continued(path[-1], rendered, at)
-            if child is None:
-                break
-            path.append(child.id)
-            at += len(child.text)
-        return path[::-1]
+        way: list[_Step] = []
+        while onward := self._onward(way[-1] if way else None, namespace, rendered):
+            way += onward
+        return tuple(Piece(step.segment, step.used) for step in way)
 
-    def _lost_root(self, namespace: str, tokens: Sequence[int]) -> tuple[Piece, ...]:
-        found = self._lost_roots.match(namespace, tokens)
-        return tuple(Piece(self._segments[i], used) for i, used in found.pieces)
+    def _onward(self, last: "_Step | None", namespace: str, rendered: str) -> "tuple[_Step, ...]":
+        """The next segment on a prompt's way; or the two, where it leaves the first one inside."""
+        begin = last.stop if last else 0
+        ways: list[tuple[_Step, ...]] = []
+        roots = self._roots.get(namespace, Brood())
+        next_ones = self._grown(last.segment) if last else roots.likely(rendered, 0)
+        for child in next_ones:
+            if not child.text or child.fingerprint != self._fingerprint:
+                continue
+            if last is not None and child.start < last.segment.end:
+                continue  # it goes on from within
+            stop = passed(child, rendered, begin)
+            if stop is not None:
+                ways.append((_Step(child, child.num_tokens, stop),))
+            else:
+                ways += self._leaving(child, begin, rendered)
+        return max(ways, key=lambda way: way[-1].stop, default=())
 
-    def _continued(self, parent: str, rendered: str, at: int) -> Segment | None:
-        end = self._segments[parent].end
-        for child in self._children.get(parent, {}).values():
-            whole = child.start == end and child.fingerprint == self._fingerprint
-            if whole and child.text and rendered.startswith(child.text, at):
-                return child
+    def _leaving(
+        self, segment: Segment, begin: int, rendered: str
+    ) -> "Iterator[tuple[_Step, ...]]":
+        """The ways from within a segment of which the prompt has only the beginning."""
+        leaving = [c for c in self._grown(segment) if c.text and c.start < segment.end]
+        size = _common(segment.text, rendered, begin) if leaving else 0
+        for child in leaving:
+            at = rendered.rfind(child.text, begin, begin + size + len(child.text))
+            if at > begin:
+                cut = _Step(segment, child.start - segment.start, at)
+                yield cut, _Step(child, child.num_tokens, at + len(child.text))
+
+    def _grown(self, parent: Segment) -> list[Segment]:
+        """The segments that go on from a segment."""
+        return list(self._children.get(parent.id, {}).values())
+
+
+class _Step(msgspec.Struct, frozen=True):
+    """A segment on a prompt's way; ``stop`` is where its ``used`` tokens end in the prompt."""
+
+    segment: Segment
+    used: int
+    stop: int
+
+
+def passed(segment: Segment, rendered: str, at: int) -> int | None:
+    """Where a segment's text ends that begins at this place of a prompt; None if it does not.
+
+    An answer's may do so without what surrounds what was said: a client may have stripped spaces
+    and reasoning.
+    """
+    last = segment.messages[-1] if segment.messages else {}
+    said = str(last.get("content", "")).strip() if segment.kind == "generation" else ""
+    if rendered.startswith(segment.text, at):
+        at += len(segment.text)
+        cut_short = bool(said) and segment.text.rstrip().endswith(said)
+        return _after_space(rendered, at) if cut_short else at
+    at = _after_space(rendered, at)
+    if not said or said not in segment.text or not rendered.startswith(said, at):
         return None
+    at = _after_space(rendered, at + len(said))
+    end = segment.text.rpartition(said)[2].strip()
+    if not end and rendered[at : at + 1].isalnum():
+        return None  # it was cut short, and this one goes on
+    return at + len(end) if rendered.startswith(end, at) else None
+
+
+def _common(text: str, rendered: str, at: int) -> int:
+    """How much of the text there is at this place of a prompt."""
+    return bisect.bisect_left(
+        range(len(text)), True, key=lambda n: not rendered.startswith(text[: n + 1], at)
+    )
+
+
+def _after_space(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from greenroom.runtime.frame import PLAIN, Frame
 from greenroom.runtime.placement import SEPARATOR
 from greenroom.runtime.records import ChatMessage
-from greenroom.runtime.template import PLAIN, Frame
 from greenroom.runtime.text import Prompt, Remembered, Text
 
 
@@ -48,7 +48,8 @@ def rendered_prompt(
     whole = joined(messages)
     rendered = text.render(whole, frame)
     # Where the system prompt ends is of use only while none of it is remembered.
-    system_end = 0 if known else text.system_end(whole, rendered, frame)
+    is_known = bool(known) and rendered.startswith(known[0].text)
+    system_end = 0 if is_known else text.system_end(whole, rendered, frame)
     return _settled(text, text.tokenize(rendered, known, system_end), known)
 
 
@@ -73,7 +74,7 @@ def _settled(text: Text, prompt: Prompt, known: Sequence[Remembered]) -> Prompt:
 
     What was heard ends where its tokens hardly depend on what follows; this makes sure of it.
     """
-    reused = sum(1 for ours, theirs in zip(known, prompt.spans, strict=False) if ours is theirs)
+    reused = prompt.num_known
     if not 0 < reused < len(prompt.spans) or not known[reused - 1].heard:
         return prompt
     last, *rest = prompt.spans[reused - 1 :]
@@ -82,9 +83,8 @@ def _settled(text: Text, prompt: Prompt, known: Sequence[Remembered]) -> Prompt:
     if tokens[: len(last.tokens)] == last.tokens:
         return prompt
     spans = (*prompt.spans[: reused - 1], Remembered(whole, tokens))
-    return msgspec.structs.replace(
-        prompt, spans=spans, tokens=tuple(t for span in spans for t in span.tokens)
-    )
+    tokens = tuple(t for span in spans for t in span.tokens)
+    return Prompt(tokens, prompt.system_end, spans, reused - 1)
 
 
 def beginning(text: Text, prompt: Prompt, length: int) -> Prompt:

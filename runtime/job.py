@@ -111,9 +111,13 @@ class JobTokens(msgspec.Struct, frozen=True, tag=True):
 
 
 class JobEnded(msgspec.Struct, frozen=True, tag=True):
-    """No more tokens come; the stage holds the floats until it is told how many to remember."""
+    """No more tokens come; the stage holds the floats until it is told how many to remember.
+
+    ``out_of_memory``: there was none for the next token, whatever the reason says.
+    """
 
     reason: FinishReason
+    out_of_memory: bool = False
 
 
 class JobDone(msgspec.Struct, frozen=True, tag=True):

@@ -7,6 +7,10 @@ import msgspec
 from greenroom.runtime.pace import Pace
 from greenroom.runtime.plan import Budget, decode_gap_s
 
+LEAST_BACKGROUND_S = 0.1
+MOST_BACKGROUND_S = 0.5
+"""Bounds of a background chunk: the longest that a newcomer waits for what nobody waits for."""
+
 
 class StageLimits(msgspec.Struct, frozen=True):
     """The part of the settings that shapes a step: see ``Budget`` and ``Entrance``.
@@ -21,12 +25,16 @@ class StageLimits(msgspec.Struct, frozen=True):
     resident_bytes: int
     memory_bytes: int
 
-    def budget(self, pace: Pace) -> Budget:
-        """The limits of a step at this pace."""
+    def budget(self, pace: Pace, quiet_s: float) -> Budget:
+        """The limits of a step at this pace, when the foreground has had nothing for ``quiet_s``.
+
+        What is heard is computed in longer chunks, which are quicker, once traffic is not recent.
+        """
         return Budget(
             max_batch_size=self.max_batch_size,
             chunk_tokens=self.chunk_tokens,
             schedule=self.schedule,
             max_decode_gap_s=decode_gap_s(self.max_decode_gap_s, pace.decode_step_s),
             cost=pace.cost,
+            max_background_s=min(MOST_BACKGROUND_S, max(LEAST_BACKGROUND_S, quiet_s / 10)),
         )

@@ -27,6 +27,7 @@ class Pace:
         self.cost = _FIRST
         self.decode_step_s = 0.05
         self._known_decode = False
+        self._calm = False  # the last thing that was done was a decode step
         self._terms: list[float] | None = None
         self._moments = [[0.0] * 3 for _ in range(3)]
         self._sums = [0.0] * 3
@@ -36,6 +37,7 @@ class Pace:
 
         ``beside`` others that decode it has waited for the step that runs ahead, too.
         """
+        self.disturbed()
         if tokens < GRAIN:  # cut short at a boundary: its time is all overhead
             return
         if beside:
@@ -58,8 +60,18 @@ class Pace:
         self.cost = ChunkCost(*self._terms)
 
     def decoded(self, seconds: float) -> None:
-        """Learn from one decode step that nothing disturbed."""
+        """Learn from one decode step, unless it follows something else.
+
+        After a chunk its tokens are there already; after a join it waits for more than its own.
+        """
+        calm, self._calm = self._calm, True
+        if not calm:
+            return
         if self._known_decode:
             seconds = WEIGHT * seconds + (1 - WEIGHT) * self.decode_step_s
         self.decode_step_s = seconds
         self._known_decode = True
+
+    def disturbed(self) -> None:
+        """The next decode step says nothing about decode steps."""
+        self._calm = False

@@ -16,6 +16,7 @@ import numpy as np
 
 from greenroom.runtime.codec import Payload
 from greenroom.runtime.errors import Conflict, InvalidRequest
+from greenroom.runtime.frame import PLAIN, Frame
 from greenroom.runtime.records import Overflow, Share
 from greenroom.runtime.segment_file import Damaged, Foreign, file_content, parse_file
 from greenroom.runtime.segments import Segment, digest
@@ -76,6 +77,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     ttl_s: float | None = None
     overflow: Overflow | None = None
     share: Share = "namespace"
+    frame: Frame = PLAIN
 
 
 class _Seal(msgspec.Struct, frozen=True):

@@ -15,8 +15,9 @@ from greenroom.runtime.cost import ChunkCost
 
 GRAIN = 16
 """The smallest adaptive chunk: below it a pass costs nearly as much for fewer tokens."""
-GAP_STEPS = 8
-"""Undisturbed decode steps that a chunk may take, so that a gap stays below ten of them."""
+GAP_STEPS = 7
+"""Undisturbed decode steps that a chunk may take: with its own step, and what chunks miss their
+estimate by, a gap stays below ten of them."""
 
 
 class Phase(Enum):
@@ -67,7 +68,7 @@ class Budget(msgspec.Struct, frozen=True):
     schedule: Literal["adaptive", "fixed"]
     max_decode_gap_s: float
     cost: ChunkCost
-    max_background_s: float = 0.1
+    max_background_s: float
 
 
 class StepPlan(msgspec.Struct, frozen=True):

@@ -9,9 +9,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from greenroom.runtime.records import Overflow
+
 Count = Annotated[int, Meta(ge=1)]
 Amount = Annotated[int, Meta(ge=0)]
 Duration = Annotated[float, Meta(ge=0)]
+Pattern = Annotated[str, Meta(min_length=1)]
 Key = Annotated[str, Meta(min_length=1)]
 Positive = Annotated[float, Meta(gt=0)]
 
@@ -82,6 +85,19 @@ class ActorSettings(_Section, frozen=True):
     passivate_after_s: Positive
 
 
+class AgentSettings(_Section, frozen=True):
+    """What holds of every agent that is not told otherwise."""
+
+    overflow: Overflow
+    overflow_keep: Annotated[float, Meta(gt=0, le=0.75)]
+
+
+class TemplateSettings(_Section, frozen=True):
+    """What becomes of messages before a chat template renders them."""
+
+    volatile: tuple[Pattern, ...]
+
+
 class LogSettings(_Section, frozen=True):
     """What is logged and in which form."""
 
@@ -98,6 +114,8 @@ class Settings(_Section, frozen=True):
     stage: StageSettings
     memory: MemorySettings
     actors: ActorSettings
+    agents: AgentSettings
+    template: TemplateSettings
     log: LogSettings
 
     @property

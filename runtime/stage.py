@@ -13,24 +13,10 @@ from greenroom.runtime.batch import DecodeBatch, Row
 from greenroom.runtime.codec import Codec
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.entrance import Entrance
-from greenroom.runtime.job import (
-    Emit,
-    Job,
-    JobDone,
-    JobEnded,
-    JobProgress,
-    JobStarted,
-    JobTokens,
-)
+from greenroom.runtime.job import Emit, Job, JobDone, JobEnded, JobProgress, JobStarted, JobTokens
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.pace import Pace
-from greenroom.runtime.plan import (
-    Lane,
-    Phase,
-    SequenceView,
-    StepPlan,
-    plan,
-)
+from greenroom.runtime.plan import Lane, Phase, SequenceView, StepPlan, plan
 from greenroom.runtime.records import FinishReason
 from greenroom.runtime.sequence import StageSequence
 from greenroom.runtime.sharing import Sharing
@@ -45,8 +31,8 @@ class Stage:
     ``JobStarted``, ``JobTokens`` …, ``JobEnded`` (unless ``finish`` came first), and ``JobDone``
     once ``finish`` was called; nothing after a ``cancel``. A job that generates nothing has only
     the first and the last of these. Before all of them may come ``JobWaits``, and ``JobRefused``
-    instead of them. ``pool`` helps to decode segments; ``flush`` is called before a chunk, for
-    which what has been emitted should not wait.
+    instead of them. ``pool`` helps to decode segments; ``flush`` is called when tokens have
+    been emitted that should not wait for the rest of a step.
     """
 
     def __init__(
@@ -71,7 +57,7 @@ class Stage:
         self._batch = DecodeBatch(model)
         self._pace = Pace()
         self._order = 0
-        self._calm = False  # the last step only decoded
+        self._busy_at = now()  # when the foreground had something to do
         self.counters = StageCounters()
         self._entrance = Entrance(spec, limits, emit, self.counters, pool)
         grid = limits.chunk_tokens if limits.schedule == "fixed" else None
@@ -119,12 +105,10 @@ class Stage:
 
     def cancel(self, uid: int) -> None:
         """Take a job off the stage at once and forget it; unknown and finished jobs are ignored."""
-        sequence = self._sequences.pop(uid, None)
-        if sequence is None:
+        if uid not in self._sequences:
             return
         self.counters.cancelled += 1
-        self._sharing.forget(sequence)
-        if sequence.in_batch:
+        if self._gone(uid).in_batch:
             self._batch.drop([uid])
         self._entrance.release(uid)
 
@@ -145,7 +129,7 @@ class Stage:
         """Give up on a job that still waits for memory; any other is ignored."""
         s = self._sequences.get(uid)
         if s is not None and self._entrance.refuse(uid, s, retry_after_s):
-            del self._sequences[uid]
+            self._gone(uid)
 
     def promote(self, uid: int) -> None:
         """Somebody waits for this job now: it leaves the background. Unknown ones are ignored."""
@@ -153,18 +137,21 @@ class Stage:
             sequence.lane = Lane.FOREGROUND
 
     def step(self) -> None:
-        """One step: a token for everybody who decodes, and at most one prefill chunk.
+        """One step: a token for everybody in the batch, and at most one prefill chunk.
 
         The chunk comes last, so that a first token goes out as soon as it is there. Only a step
         with nothing better to do works on the resident copy that a finished turn has left.
         """
         todo = self._plan()
-        joined = [self._join(uid, self._sequences[uid]) for uid in todo.decode]
+        if not len(self._batch):
+            self._join(todo.decode)
         if todo.decode:
-            self._decode(undisturbed=self._calm and not any(joined))
-        self._calm = bool(todo.decode) and todo.prefill is None
-        if todo.prefill is not None:
+            self._decode()
             self._flush()
+        self._join(todo.decode)  # last: who is there need not wait for a newcomer's first step
+        if todo.prefill or todo.decode:
+            self._busy_at = self._now()
+        if todo.prefill is not None:
             self._prefill(*todo.prefill, beside=bool(todo.decode))
         elif not todo.decode and self._entrance.unsettled:
             self._entrance.settle()
@@ -176,14 +163,16 @@ class Stage:
     def _plan(self) -> StepPlan:
         """A plan of which everybody has room in memory."""
         while True:
-            todo = plan(self._present(), self._limits.budget(self._pace))
+            todo = plan(
+                self._present(), self._limits.budget(self._pace, self._now() - self._busy_at)
+            )
             if (chunk := todo.prefill or todo.background) is None:
                 return todo
             verdict = self._entrance.admit(chunk[0], self._sequences[chunk[0]])
             if verdict is Verdict.NOW:
                 return todo
             if verdict is Verdict.NEVER:
-                del self._sequences[chunk[0]]
+                self._gone(chunk[0])
 
     def _present(self) -> list[SequenceView]:
         """Everybody who waits neither for memory nor for what another is computing."""
@@ -260,21 +249,21 @@ class Stage:
         else:
             s.phase = Phase.DECODE  # it joins the batch in the next step: the token goes out first
 
-    def _join(self, uid: int, s: StageSequence) -> bool:
-        """Whether the sequence has joined the batch now."""
-        if s.in_batch:
-            return False
-        self._batch.join(uid, s.job, s.first_token, s.cache, s.draw)
-        s.cache = []
-        s.in_batch = True
-        return True
+    def _join(self, uids: Sequence[int]) -> None:
+        """Take those of them that are not in it yet into the batch."""
+        for uid in uids:
+            s = self._sequences[uid]
+            if s.phase is Phase.DECODE and not s.in_batch:
+                self._batch.join(uid, s.job, s.first_token, s.cache, s.draw)
+                s.cache = []
+                s.in_batch = True
+                self._pace.disturbed()
 
-    def _decode(self, *, undisturbed: bool) -> None:
+    def _decode(self) -> None:
         started = self._now()
         rows = self._batch.step()
         ended = self._now()
-        if undisturbed:  # after a chunk the tokens are there already
-            self._pace.decoded(ended - started)
+        self._pace.decoded(ended - started)
         self.counters.decoded(len(rows), ended - started)
         for row in rows:
             self._apply(row, ended)
@@ -290,16 +279,22 @@ class Stage:
         elif not self._entrance.has_room(row.uid, len(s.job.tokens) + s.emitted):
             s.cache, s.kept = self._batch.leave(row.uid), s.emitted
             s.in_batch = False
-            self._end(row.uid, s, "length")
+            self._end(row.uid, s, "length", out_of_memory=True)
 
-    def _end(self, uid: int, s: StageSequence, reason: FinishReason) -> None:
+    def _end(
+        self, uid: int, s: StageSequence, reason: FinishReason, *, out_of_memory: bool = False
+    ) -> None:
         s.phase = Phase.ENDED
-        self._emit(uid, JobEnded(reason=reason))
+        self._emit(uid, JobEnded(reason, out_of_memory))
 
     def _encode(self, uid: int, s: StageSequence, keep: int) -> None:
         """Encode what is new, and let go of the floats."""
         segments = s.encoded(self._codec, self._spec, keep)
-        del self._sequences[uid]
-        self._sharing.forget(s)
+        self._gone(uid)
         self._emit(uid, JobDone(segments=segments, times=s.times))
         self._entrance.keep(uid, s, segments)
+
+    def _gone(self, uid: int) -> StageSequence:
+        sequence = self._sequences.pop(uid)
+        self._sharing.forget(sequence)
+        return sequence

@@ -13,8 +13,9 @@ from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from greenroom.runtime.errors import InvalidRequest
+from greenroom.runtime.frame import PLAIN, Frame
 from greenroom.runtime.placement import Traits, as_function, placed
-from greenroom.runtime.records import ChatMessage, Tool, ToolCall
+from greenroom.runtime.records import ChatMessage, ToolCall
 
 # What a caller's variables must not stand for: they are how the template is called.
 _RESERVED = frozenset(
@@ -43,22 +44,6 @@ _RESERVED = frozenset(
 _DATE_CALL = re.compile(r"strftime_now\(\s*(['\"])(?P<format>.*?)\1\s*\)")
 _DATES = "greenroom_dates"
 _PINNED = f"{{%+ macro strftime_now(format) -%}}{{{{ {_DATES}[format] }}}}{{%- endmacro +%}}"
-
-
-class Frame(msgspec.Struct, frozen=True):
-    """What a template renders beside the messages.
-
-    The ``tools``, its other variables (``kwargs``), and the ``date`` that it may print: a time in
-    ISO 8601, printed as it is wherever that may be; "" is now.
-    """
-
-    tools: tuple[Tool, ...] = ()
-    kwargs: Mapping[str, Any] = {}
-    date: str = ""
-
-
-PLAIN = Frame()
-"""No tools, no variables, today's date."""
 
 
 class Template:
@@ -127,11 +112,6 @@ class Template:
             "chat_template": _PINNED + source,
             _DATES: {format_: then.strftime(format_) for format_ in self._formats},
         }
-
-
-def today() -> str:
-    """The date that a new agent is pinned to."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def as_template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:

@@ -11,9 +11,10 @@ import msgspec
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from greenroom.runtime.errors import InvalidRequest
+from greenroom.runtime.frame import PLAIN, Frame
 from greenroom.runtime.placement import Traits
 from greenroom.runtime.records import ChatMessage, Tool, ToolCall
-from greenroom.runtime.template import PLAIN, Frame, Template
+from greenroom.runtime.template import Template
 
 # Words that no template prints of its own accord.
 _SYSTEM, _LATE, _RESULT, _OTHER = "Zephyrine", "Quillwort", "Bramblecote", "Marrowfat"

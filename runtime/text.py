@@ -10,9 +10,10 @@ from mlx_lm.generate import TextStateMachine
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from greenroom.runtime.errors import InvalidRequest
+from greenroom.runtime.frame import PLAIN, Frame
 from greenroom.runtime.parts import read_marks
 from greenroom.runtime.records import ChatMessage
-from greenroom.runtime.template import PLAIN, Frame, num_characters
+from greenroom.runtime.template import num_characters
 from greenroom.runtime.template_probe import probe
 from greenroom.runtime.vocabulary import Vocabulary
 
@@ -137,6 +138,7 @@ class Text:
                 break
             spans.append(piece if text == piece.text else msgspec.structs.replace(piece, text=text))
             at += len(text)
+        num_known = len(spans)
         if at < system_end:
             spans.append(self._span(rendered[at:system_end]))
             num_system = sum(len(s.tokens) for s in spans)
@@ -144,7 +146,8 @@ class Text:
             num_system = 0
         if rendered[max(at, system_end) :]:
             spans.append(self._span(rendered[max(at, system_end) :]))
-        return Prompt(tuple(t for s in spans for t in s.tokens), num_system, tuple(spans))
+        tokens = tuple(t for s in spans for t in s.tokens)
+        return Prompt(tokens, num_system, tuple(spans), num_known)
 
     def _standing(self, rendered: str, at: int, piece: Remembered) -> str | None:
         """The text that a piece stands for at that place; None if it does not stand there.
@@ -223,11 +226,13 @@ class Prompt(msgspec.Struct, frozen=True):
     """A tokenized prompt, and the ``spans`` of text that were tokenized each on its own.
 
     ``system_end`` tokens come before anything a user said; 0 if they are remembered or unknown.
+    The first ``num_known`` spans are remembered ones.
     """
 
     tokens: tuple[int, ...]
     system_end: int
     spans: tuple[Remembered, ...]
+    num_known: int = 0
 
 
 class Reader:

@@ -43,6 +43,11 @@ class Vocabulary:
         made = LLMatcher(self._lexicon, grammar, log_level=0)
         if made.is_error():
             raise _refused(constraint, _reason(made.get_error()))
+        # Some schemas compile and allow nothing, such as one that is defined by itself.
+        first = made.deep_copy()
+        first.compute_bitmask()
+        if first.is_error():
+            raise _refused(constraint, "no answer is valid")
         return made
 
     @cached_property
@@ -68,4 +73,5 @@ def _refused(constraint: Constraint, reason: str) -> InvalidRequest:
 def _reason(error: str) -> str:
     """The part of llguidance's message that is about the schema, and not about its grammar."""
     first, _, rest = error.strip().partition("failed to compile JSON schema: ")
-    return " ".join((rest or first).split("<state>")[0].split())[:300]
+    reason = (rest or first).split("<state>")[0].split("\n1 | ")[0]
+    return " ".join(reason.split())[:300]

@@ -47,7 +47,7 @@ def lines(output: str) -> Iterator[dict[str, object]]:
 
 @pytest.mark.slow
 def test_stream_cancel_fork_restart_go_on(home: Path) -> None:
-    chat = terminal("alice", "--home", str(home), "--system", "You are brief.")
+    chat = terminal("alice", "--home", str(home), "--max-tokens", "400")
     chat.expect("alice> ")
     chat.sendline("What is the capital of France?")
     chat.expect("Paris")

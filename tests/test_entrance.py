@@ -6,7 +6,7 @@ import pytest
 
 from greenroom.runtime.admission import BLOCK, Backing
 from greenroom.runtime.errors import NoMemory, TooLargeForMemory
-from greenroom.runtime.job import HotWanted, JobDone, JobRefused, JobStarted, JobWaits
+from greenroom.runtime.job import HotWanted, JobDone, JobEnded, JobRefused, JobStarted, JobWaits
 from greenroom.runtime.resident import HEADROOM
 from greenroom.runtime.spec import extract_spec
 from tests.tiny import StageRig, alone, prompt, tiny_llama
@@ -135,7 +135,7 @@ def test_an_answer_ends_where_memory_ends_and_what_it_said_is_kept(model: Any) -
     rig.submit(1, prompt(10), BLOCK * 4)
     rig.run()
     assert len(rig.tokens(1)) == 2 * BLOCK - 10
-    assert rig.reason(1) == "length"
+    assert JobEnded("length", out_of_memory=True) in rig.events[1]
     assert rig.done(1).segments[-1].stop == 2 * BLOCK
     assert rig.stage.counters.cut_short == 1
     assert HEADROOM <= BLOCK

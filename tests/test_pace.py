@@ -54,9 +54,15 @@ def test_one_hiccup_changes_little() -> None:
     assert abs(pace.cost.seconds(128, 512) - before) < 0.2 * before
 
 
-def test_decode_steps_are_learned_alike() -> None:
+def test_decode_steps_are_learned_alike_unless_something_disturbs_them() -> None:
     pace = Pace()
+    pace.disturbed()
+    pace.decoded(9.0)
     pace.decoded(0.2)
     assert pace.decode_step_s == 0.2
     pace.decoded(0.1)
-    assert 0.1 < pace.decode_step_s < 0.2
+    learned = pace.decode_step_s
+    assert 0.1 < learned < 0.2
+    pace.prefilled(64, 0, 1.0, beside=True)
+    pace.decoded(0.001)
+    assert pace.decode_step_s == learned

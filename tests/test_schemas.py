@@ -4,7 +4,7 @@ import json
 from random import Random
 from typing import Any
 
-import httpx
+import openai
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -95,15 +95,16 @@ class Schemas:
 
 def document(server: Server, schema: dict[str, Any], seed: int) -> tuple[str, str]:
     """What the model fills in, and why it ended."""
-    body = {
-        "messages": [{"role": "user", "content": "Describe a thing in JSON."}],
-        "response_format": {"type": "json_schema", "json_schema": {"name": "t", "schema": schema}},
-        "seed": seed,
-        "max_tokens": 600,
-    }
-    answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=110).json()
-    choice = answer["choices"][0]
-    return choice["message"]["content"], choice["finish_reason"]
+    form: Any = {"type": "json_schema", "json_schema": {"name": "thing", "schema": schema}}
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        choice = client.chat.completions.create(
+            model="default",
+            messages=[{"role": "user", "content": "Describe a thing in JSON."}],
+            response_format=form,
+            seed=seed,
+            max_tokens=600,
+        ).choices[0]
+    return choice.message.content or "", choice.finish_reason
 
 
 def check(server: Server, number: int) -> None:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenroom.runtime.errors import InvalidRequest
+from greenroom.runtime.frame import PLAIN, Frame
 from greenroom.runtime.hearsay import joined, rendered_prompt
 from greenroom.runtime.records import ChatMessage, Tool, ToolCall
-from greenroom.runtime.template import PLAIN, Frame
 from greenroom.runtime.text import Remembered, Text
 from tests.manners import FAMILIES, text_of
 

@@ -94,11 +94,10 @@ def test_any_object(judge: Judge) -> None:
         ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "Unsatisfiable"),
         ({"type": "string", "pattern": "(?=a)"}, "regex"),
         ({"enum": []}, "empty"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "no answer is valid"),
     ],
 )
-def test_what_cannot_be_enforced_is_said(
-    judge: Judge, schema: dict[str, Any], reason: str
-) -> None:
+def test_what_cannot_be_enforced_is_said(judge: Judge, schema: dict[str, Any], reason: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         judge.takes(JsonAnswer(schema, "response_format.json_schema.schema"), "{}")
     assert refused.value.param == "response_format.json_schema.schema"
