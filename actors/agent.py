@@ -8,26 +8,25 @@ from typing import assert_never
 
 import msgspec
 
-from greenroom.actors.choice import Choice, Terms, siblings, terms, together
-from greenroom.actors.company import Company
-from greenroom.actors.hearing import Hearing
-from greenroom.actors.memory import Memory
-from greenroom.actors.messages import (
+from greenroom.actors.agent_messages import (
     AgentKey,
     AgentMessage,
     Attend,
-    Branch,
-    Discard,
-    Erase,
     Fork,
     Hear,
-    Retire,
     Rollback,
     Turn,
     Vanish,
 )
+from greenroom.actors.choice import Choice, Terms, siblings, terms, together
+from greenroom.actors.company import Company
+from greenroom.actors.custodian_messages import Erase
+from greenroom.actors.gpu_messages import Discard
+from greenroom.actors.hearing import Hearing
+from greenroom.actors.memory import Memory
 from greenroom.actors.outbox import Outbox
 from greenroom.actors.shortening import Shortening
+from greenroom.actors.store_messages import Branch, Retire
 from greenroom.actors.turn import (
     Answer,
     Draft,

@@ -17,9 +17,9 @@ import uvloop
 
 from greenroom.actors.changeover import Changeover
 from greenroom.actors.gpu import Emit, Flush
+from greenroom.actors.gpu_messages import ModelFacts
 from greenroom.actors.http import serve_http
 from greenroom.actors.limits import allow_many_sockets
-from greenroom.actors.messages import ModelFacts
 from greenroom.actors.meter import Meter
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.production import Ground, Play, vital

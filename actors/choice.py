@@ -10,7 +10,7 @@ import msgspec
 from llguidance import LLMatcher
 
 from greenroom.actors.company import Company
-from greenroom.actors.messages import Finish, Generate
+from greenroom.actors.gpu_messages import Finish, Generate
 from greenroom.actors.outbox import Outbox
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.constraint import ForcedCalls, JsonAnswer

@@ -7,25 +7,17 @@ from typing import TypeVar, assert_never
 
 import msgspec
 
-from greenroom.actors.messages import (
+from greenroom.actors.custodian_messages import (
     Cleared,
     CustodianMessage,
-    Doom,
-    Drop,
-    DropStates,
     Erase,
-    Evict,
     Freed,
-    KeeperMessage,
-    Reach,
-    Remove,
     Rounds,
-    StoreMessage,
-    Survey,
     Tidy,
-    Unstored,
     Wrote,
 )
+from greenroom.actors.keeper_messages import Doom, Drop, DropStates, KeeperMessage
+from greenroom.actors.store_messages import Evict, Reach, Remove, StoreMessage, Survey, Unstored
 from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.census import Plan, plan

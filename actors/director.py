@@ -4,8 +4,10 @@ import hashlib
 from functools import partial
 
 from greenroom.actors.agent import AgentActor
+from greenroom.actors.agent_messages import AgentKey, AgentMessage
 from greenroom.actors.company import Company
-from greenroom.actors.messages import AgentKey, AgentMessage, DirectorMessage, Enrol
+from greenroom.actors.director_messages import DirectorMessage
+from greenroom.actors.store_messages import Enrol
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.mailbox import MailboxSpec
 from greenroom.runtime.names import MAX_NAME_LENGTH

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from greenroom.actors.messages import Fetch, Fetched, KeeperMessage
+from greenroom.actors.keeper_messages import Fetch, Fetched, KeeperMessage
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import ActorStopped
 from greenroom.runtime.ref import Ref

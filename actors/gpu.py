@@ -9,7 +9,7 @@ from typing import assert_never
 import mlx.core as mx
 import msgspec
 
-from greenroom.actors.messages import (
+from greenroom.actors.gpu_messages import (
     Back,
     Count,
     Describe,

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from greenroom.actors.company import Company
+from greenroom.actors.gpu_messages import Generate, Promote
 from greenroom.actors.memory import Memory
-from greenroom.actors.messages import Generate, Promote
 from greenroom.actors.turn import Draft, is_known, past, unknown
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import GreenroomError, InvalidRequest

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from greenroom.actors.messages import Held, Stored
+from greenroom.actors.keeper_messages import Held
 from greenroom.actors.meter import Meter
+from greenroom.actors.store_messages import Stored
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.inspect import SystemInfo

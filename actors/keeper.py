@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import assert_never
 
-from greenroom.actors.messages import (
+from greenroom.actors.keeper_messages import (
     Doom,
     Drop,
     DropStates,

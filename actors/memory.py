@@ -6,25 +6,22 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.company import Company
 from greenroom.actors.fetching import fetch
-from greenroom.actors.messages import (
-    AgentKey,
+from greenroom.actors.gpu_messages import Named
+from greenroom.actors.keeper_messages import Keep, Outline, Settle, Warm
+from greenroom.actors.roster import unknown
+from greenroom.actors.store_messages import (
     Commit,
     FindAgent,
     Forget,
-    Keep,
     Known,
     LetGo,
     Match,
-    Named,
-    Outline,
     Recall,
-    Settle,
     Trace,
-    Warm,
 )
-from greenroom.actors.roster import unknown
 from greenroom.actors.turn import (
     Answer,
     Draft,

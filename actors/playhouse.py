@@ -3,21 +3,15 @@
 import asyncio
 import time
 
+from greenroom.actors.agent_messages import AgentKey, Attend, Hear, Turn
+from greenroom.actors.director_messages import Wake
+from greenroom.actors.gpu_messages import Count
 from greenroom.actors.guard import derive_namespace
 from greenroom.actors.house import ModelCard, Repertoire, Status
-from greenroom.actors.messages import (
-    AgentKey,
-    Attend,
-    Count,
-    Hear,
-    ListAgents,
-    Measure,
-    Turn,
-    Wake,
-    Weigh,
-)
+from greenroom.actors.keeper_messages import Weigh
 from greenroom.actors.production import Production
 from greenroom.actors.stagehand import Stagehand
+from greenroom.actors.store_messages import ListAgents, Measure
 from greenroom.actors.theatre import Scenes
 from greenroom.actors.verbs import Verbs
 from greenroom.runtime.catalog import check_requested

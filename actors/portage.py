@@ -6,20 +6,12 @@ import tempfile
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import IO
 
+from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.company import Company
 from greenroom.actors.fetching import fetch
-from greenroom.actors.messages import (
-    AgentKey,
-    Commit,
-    Enrol,
-    FindAgent,
-    Keep,
-    Known,
-    Recall,
-    Retire,
-    Settle,
-)
+from greenroom.actors.keeper_messages import Keep, Settle
 from greenroom.actors.roster import taken
+from greenroom.actors.store_messages import Commit, Enrol, FindAgent, Known, Recall, Retire
 from greenroom.actors.whole import whole
 from greenroom.runtime.codec import BadPayload, Payload, check
 from greenroom.runtime.errors import InvalidRequest

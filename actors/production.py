@@ -9,23 +9,16 @@ import msgspec
 
 from greenroom.actors.company import Company
 from greenroom.actors.custodian import Custodian, quota_of
+from greenroom.actors.custodian_messages import CustodianMessage, Wrote
 from greenroom.actors.director import Director
+from greenroom.actors.director_messages import DirectorMessage
 from greenroom.actors.gpu import Emit, Flush, GpuActor, Patience
+from greenroom.actors.gpu_messages import Back, Describe, GpuMessage, ModelFacts
 from greenroom.actors.keeper import Keeper
-from greenroom.actors.messages import (
-    Back,
-    CustodianMessage,
-    Describe,
-    DirectorMessage,
-    GpuMessage,
-    KeeperMessage,
-    ModelFacts,
-    ReaperMessage,
-    Shed,
-    Wrote,
-)
+from greenroom.actors.keeper_messages import KeeperMessage, Shed
 from greenroom.actors.meter import Meter
 from greenroom.actors.reaper import Reaper
+from greenroom.actors.reaper_messages import ReaperMessage
 from greenroom.actors.store import Store
 from greenroom.actors.threads import Threads
 from greenroom.runtime.admission import Backing

@@ -3,15 +3,10 @@
 import contextlib
 from typing import assert_never
 
-from greenroom.actors.messages import (
-    DirectorMessage,
-    Overdue,
-    ReaperMessage,
-    StoreMessage,
-    Sweep,
-    Vanish,
-    Wake,
-)
+from greenroom.actors.agent_messages import Vanish
+from greenroom.actors.director_messages import DirectorMessage, Wake
+from greenroom.actors.reaper_messages import ReaperMessage, Sweep
+from greenroom.actors.store_messages import Overdue, StoreMessage
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.errors import NotFound, Unavailable
 from greenroom.runtime.ref import Ref

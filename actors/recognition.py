@@ -6,8 +6,9 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.company import Company
-from greenroom.actors.messages import AgentKey, Branch, Dates, Enrol, FindAgent, Recall, Whose
+from greenroom.actors.store_messages import Branch, Dates, Enrol, FindAgent, Recall, Whose
 from greenroom.actors.turn import past
 from greenroom.runtime.errors import Conflict
 from greenroom.runtime.frame import Frame

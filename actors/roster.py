@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from greenroom.actors.messages import AgentKey
+from greenroom.actors.agent_messages import AgentKey
 from greenroom.runtime.errors import Conflict, NotFound
 from greenroom.runtime.frame import PLAIN, Frame
 from greenroom.runtime.records import Overflow, SpawnRequest

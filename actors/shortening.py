@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.company import Company
+from greenroom.actors.gpu_messages import Finish, Generate
 from greenroom.actors.memory import SILENT, Memory
-from greenroom.actors.messages import AgentKey, Finish, Generate, Pinned
+from greenroom.actors.store_messages import Pinned
 from greenroom.actors.turn import Draft
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import InvalidRequest

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar, assert_never
 
-from greenroom.actors.messages import (
-    AgentKey,
+from greenroom.actors.agent_messages import AgentKey
+from greenroom.actors.roster import Roster, terms
+from greenroom.actors.store_messages import (
     Branch,
     Commit,
     Dates,
@@ -35,7 +36,6 @@ from greenroom.actors.messages import (
     Unstored,
     Whose,
 )
-from greenroom.actors.roster import Roster, terms
 from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.forest import Forest

@@ -4,9 +4,9 @@ import secrets
 from functools import partial
 from typing import assert_never
 
+from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.director import child_name
 from greenroom.actors.house import House
-from greenroom.actors.messages import AgentKey
 from greenroom.actors.scene import SceneActor
 from greenroom.actors.scene_messages import (
     DropScene,

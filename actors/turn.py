@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
-from greenroom.actors.messages import ModelFacts
+from greenroom.actors.gpu_messages import ModelFacts
 from greenroom.runtime.echo import restored
 from greenroom.runtime.errors import InvalidRequest, NotFound
 from greenroom.runtime.frame import PLAIN, Frame

@@ -5,26 +5,14 @@ from collections.abc import AsyncIterable, AsyncIterator
 
 import msgspec
 
+from greenroom.actors.agent_messages import AgentKey, AgentMessage, Fork, Rollback, Vanish
 from greenroom.actors.company import Company
+from greenroom.actors.director_messages import DirectorMessage, Wake
 from greenroom.actors.memory import Memory, outline
-from greenroom.actors.messages import (
-    AgentKey,
-    AgentMessage,
-    DirectorMessage,
-    Enrol,
-    FindAgent,
-    Fork,
-    Known,
-    Pin,
-    Pinned,
-    Recall,
-    Rollback,
-    Vanish,
-    Wake,
-)
 from greenroom.actors.portage import exported, imported
 from greenroom.actors.recognition import Recognition
 from greenroom.actors.roster import unknown
+from greenroom.actors.store_messages import Enrol, FindAgent, Known, Pin, Pinned, Recall
 from greenroom.actors.turn import clip_max_tokens, find_segment, log_entries, whole_history
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.hearsay import rendered_prompt

@@ -10,19 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import uvloop
 
+from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.custodian import Custodian, Quota
+from greenroom.actors.custodian_messages import CustodianMessage, Wrote
 from greenroom.actors.keeper import Keeper
-from greenroom.actors.messages import (
-    AgentKey,
-    Commit,
-    CustodianMessage,
-    Keep,
-    KeeperMessage,
-    Settle,
-    StoreMessage,
-    Wrote,
-)
+from greenroom.actors.keeper_messages import Keep, KeeperMessage, Settle
 from greenroom.actors.store import Store
+from greenroom.actors.store_messages import Commit, StoreMessage
 from greenroom.runtime.codec import Payload
 from greenroom.runtime.index import Index
 from greenroom.runtime.medium import Medium

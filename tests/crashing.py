@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.custodian import Quota
-from greenroom.actors.messages import AgentKey, Tidy
+from greenroom.actors.custodian_messages import Tidy
 from greenroom.runtime.audit import recall, verify
 from greenroom.runtime.index import Index
 from greenroom.runtime.medium import Medium

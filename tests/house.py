@@ -13,8 +13,9 @@ import uvloop
 
 from greenroom.actors.house import ModelCard, Repertoire, Status
 from greenroom.actors.http import serve_http
-from greenroom.actors.messages import Held, Stored
+from greenroom.actors.keeper_messages import Held
 from greenroom.actors.meter import Meter
+from greenroom.actors.store_messages import Stored
 from greenroom.actors.theatre import Scenes
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.counters import StageCounters

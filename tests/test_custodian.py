@@ -8,20 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.custodian import Quota
+from greenroom.actors.custodian_messages import Erase, Tidy, Wrote
 from greenroom.actors.fetching import fetch
-from greenroom.actors.messages import (
-    AgentKey,
-    Commit,
-    Erase,
-    Keep,
-    LetGo,
-    Match,
-    Recall,
-    Settle,
-    Tidy,
-    Wrote,
-)
+from greenroom.actors.keeper_messages import Keep, Settle
+from greenroom.actors.store_messages import Commit, LetGo, Match, Recall
 from greenroom.runtime.errors import StorageFailed
 from greenroom.runtime.index import Index
 from greenroom.runtime.medium import Medium

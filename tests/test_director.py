@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.director import child_name
 from greenroom.actors.guard import derive_namespace
-from greenroom.actors.messages import AgentKey
 from greenroom.runtime.names import MAX_NAME_LENGTH, validate_name
 
 names = st.text("ab1.:@", min_size=1, max_size=MAX_NAME_LENGTH).filter(lambda n: n.strip("."))

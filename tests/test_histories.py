@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenroom.actors.app import open_house
-from greenroom.actors.messages import Doom, Drop, Evict, Recall
+from greenroom.actors.keeper_messages import Doom, Drop
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
+from greenroom.actors.store_messages import Evict, Recall
 from greenroom.actors.turn import past
 from greenroom.runtime.loader import load
 from greenroom.runtime.records import (

@@ -12,7 +12,7 @@ import uvloop
 
 from greenroom.actors.fetching import fetch
 from greenroom.actors.keeper import Keeper
-from greenroom.actors.messages import Keep, KeeperMessage, Warm, Weigh
+from greenroom.actors.keeper_messages import Keep, KeeperMessage, Warm, Weigh
 from greenroom.runtime.codec import Payload
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.segments import Segment, make_segment

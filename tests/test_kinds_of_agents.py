@@ -7,7 +7,7 @@ import pytest
 import uvloop
 
 from greenroom.actors.app import open_house
-from greenroom.actors.messages import Tidy
+from greenroom.actors.custodian_messages import Tidy
 from greenroom.actors.ongoing import opened
 from greenroom.runtime.index import Index
 from greenroom.runtime.layers import load_settings

@@ -8,7 +8,8 @@ import pytest
 import uvloop
 
 from greenroom.actors.app import open_house
-from greenroom.actors.messages import Cleared, Held, Tidy, Weigh
+from greenroom.actors.custodian_messages import Cleared, Tidy
+from greenroom.actors.keeper_messages import Held, Weigh
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
 from greenroom.runtime.layers import load_settings

@@ -54,6 +54,14 @@ def test_the_actor_kernel_knows_no_llm() -> None:
             assert ours.isdisjoint({"loader", "codec", "stage", "text", "segments"}), path
 
 
+def test_only_sources_are_tracked() -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.split("\0")
+    sizes = {name: (ROOT / name).stat().st_size for name in tracked if (ROOT / name).is_file()}
+    assert {name: size for name, size in sizes.items() if size > 1 << 20} == {}
+
+
 @pytest.mark.parametrize("path", _SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_module_is_much_longer_than_a_screenful_of_pages(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= 400

@@ -2,17 +2,11 @@
 
 from functools import partial
 
-from greenroom.actors.messages import (
-    AgentKey,
-    AgentMessage,
-    DirectorMessage,
-    Overdue,
-    StoreMessage,
-    Vanish,
-    Wake,
-)
+from greenroom.actors.agent_messages import AgentKey, AgentMessage, Vanish
+from greenroom.actors.director_messages import DirectorMessage, Wake
 from greenroom.actors.reaper import ROUND_S, Reaper
 from greenroom.actors.roster import Roster
+from greenroom.actors.store_messages import Overdue, StoreMessage
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.errors import NotFound
 from greenroom.runtime.records import Forgotten, SpawnRequest

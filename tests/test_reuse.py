@@ -14,10 +14,11 @@ import pytest
 import uvloop
 from mlx_lm.utils import load_tokenizer
 
+from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.app import open_house
-from greenroom.actors.messages import AgentKey, Commit
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
+from greenroom.actors.store_messages import Commit
 from greenroom.runtime.frame import Frame
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.records import (

@@ -1,0 +1,64 @@
+"""What is said to an agent, and which agent is meant."""
+
+import msgspec
+
+from greenroom.runtime.channel import Channel
+from greenroom.runtime.message import Message, Request
+from greenroom.runtime.records import (
+    AgentInfo,
+    ChatMessage,
+    Forgotten,
+    Heard,
+    TurnEvent,
+    TurnRequest,
+)
+
+
+class AgentKey(msgspec.Struct, frozen=True):
+    """Which agent: a name within the namespace of whoever owns it."""
+
+    namespace: str
+    name: str
+
+
+class Turn(Message, frozen=True):
+    """Take a turn; its events go to ``reply``. ``arrived`` is on the process's monotonic clock."""
+
+    request: TurnRequest
+    reply: Channel[TurnEvent]
+    arrived: float
+
+
+class Hear(Message, frozen=True):
+    """Hear something, in the background. Later turns know it, or will have heard it by then."""
+
+    message: ChatMessage
+
+
+class Attend(Message, frozen=True):
+    """Tell ``reply`` once all that was told before is durable, or at once if not ``settled``."""
+
+    reply: Channel[Heard]
+    settled: bool
+
+
+class Fork(Request[AgentInfo], frozen=True):
+    """Give the memory to a new agent, up to a segment if one is named; see ``House.fork``."""
+
+    name: str
+    at: str | None
+
+
+class Rollback(Request[AgentInfo], frozen=True):
+    """Stand where the agent stood at a segment of its chain; see ``House.rollback``."""
+
+    to: str
+
+
+class Vanish(Request[Forgotten], frozen=True):
+    """Be forgotten; if only when ``overdue``, not after a turn in the meantime."""
+
+    overdue: bool = False
+
+
+AgentMessage = Turn | Hear | Attend | Fork | Rollback | Vanish
