@@ -12,6 +12,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -83,18 +84,17 @@ async def thousand(room: LocalRoom) -> tuple[float, float, float]:
     return spawned - begun, told - spawned, time.perf_counter() - told
 
 
-async def measure(home: Path, options: Options) -> Overheads:
-    """All of it; every thousand in a room of its own, so that none hears beside another."""
+async def measure(homes: Sequence[Path], options: Options) -> Overheads:
+    """All of it; every thousand in a home of its own, so that none hears beside another."""
+    home = homes[0]
     async with greenroom.open(home=home, memory__durability="async") as room:
         plain = await ratios(room, options)
     async with greenroom.open(home=home) as room:
         durable = await ratios(room, options)
     many: list[tuple[float, float, float]] = []
-    for _ in range(options.repeats):
-        async with greenroom.open(home=home) as room:
+    for other in homes[1:]:
+        async with greenroom.open(home=other) as room:
             many.append(await thousand(room))
-            for info in await room.agents():
-                await room.agent(info.name).forget()
     spawned, told, actors = zip(*many, strict=True)
     return Overheads(figure(plain), figure(durable), figure(spawned), figure(told), figure(actors))
 
@@ -107,11 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments, namespace=Options())
-    with (
-        tempfile.TemporaryDirectory(prefix="greenroom-bench-") as folder,
-        shared_models(Path(folder)) as home,
-    ):
-        found = uvloop.run(measure(home, options))
+    with tempfile.TemporaryDirectory(prefix="greenroom-bench-") as folder, ExitStack() as stack:
+        homes = [Path(folder, str(n)) for n in range(options.repeats + 1)]
+        for home in homes:
+            home.mkdir()
+            stack.enter_context(shared_models(home))
+        found = uvloop.run(measure(homes, options))
     table = Table("what", "median (95 %)", "goal", box=None)
     table.add_row("say over the stage's own time", str(found.say_over_stage), "1.02")
     table.add_row("the same, durable", str(found.durable_say_over_stage), "")
