@@ -199,14 +199,26 @@ def test_bad_input_is_refused_before_any_work(stage: Stage) -> None:
 
 
 def test_a_client_that_leaves_frees_the_slot_within_one_step(stage: Stage) -> None:
-    """While its prompt is read, and in mid-decode; then nothing runs any more."""
+    """While its prompt is read, in mid-decode and in mid-call; then nothing runs any more."""
+    text = {"type": "string", "minLength": 2000}
+    note = {"type": "object", "properties": {"text": text}, "required": ["text"]}
+    calling: dict[str, object] = {
+        "tools": [{"type": "function", "function": {"name": "note", "parameters": note}}],
+        "tool_choice": "required",
+    }
+    cases: list[tuple[str, bool, dict[str, object]]] = [
+        (LONG, False, {}),
+        ("Count to a thousand.", True, {}),
+        ("Note something long.", True, calling),
+    ]
 
     async def scenario() -> None:
         house, url = stage.house, stage.url
         async with aiohttp.ClientSession(url) as client:
-            for prompt, reads_first in ((LONG, False), ("Count to a thousand.", True)):
+            for prompt, reads_first, more in cases:
                 before = await house.counters()
-                body = {"messages": [{"role": "user", "content": prompt}], "stream": True}
+                messages = [{"role": "user", "content": prompt}]
+                body = {"messages": messages, "stream": True, **more}
                 asking = asyncio.create_task(leave(client, body, reads_first=reads_first))
                 while (await house.counters()).jobs == before.jobs:
                     pass
