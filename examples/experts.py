@@ -37,11 +37,12 @@ def chapter(name: str) -> str:
 
 
 def route(question: str) -> str:
-    """The expert whose chapter shares the most words, the rarest first."""
+    """The expert that is named, else the one whose chapter shares the most words, rarest first."""
     asked = set(re.findall(r"\w+", question.lower()))
     words = {name: set(re.findall(r"\w+", chapter(name).lower())) for name in QUESTIONS}
     common = Counter(word for known in words.values() for word in known)
-    return max(words, key=lambda name: sum(1 / common[w] for w in asked & words[name]))
+    shared = {name: sum(1 / common[w] for w in asked & words[name]) for name in words}
+    return max(words, key=lambda name: (name in asked, shared[name]))
 
 
 async def ask(room: Room, name: str, question: str) -> Reply:
@@ -53,13 +54,13 @@ async def ask(room: Room, name: str, question: str) -> Reply:
 
 async def main(home: str) -> None:
     times: dict[str, list[Reply]] = {name: [] for name in QUESTIONS}
-    for when in ("reads", "is asked again", "is asked after a restart"):
+    for rounds in (("reads", "is asked again"), ("is asked after a restart",)):
         async with greenroom.open(home=home) as room:
-            for rounds in range(2 if when == "reads" else 1):
+            for when in rounds:
                 for own, question in QUESTIONS.items():
                     name = route(question)
                     times[own].append(reply := await ask(room, name, question))
-                    print(f"expert {name} {('reads', when)[rounds]}: {reply.text.strip()!r}")
+                    print(f"expert {name} {when}: {reply.text.strip()!r}")
     print("\nexpert   chapter  reading  again  restarted  (new tokens)")
     for name, (first, again, restarted) in times.items():
         new = restarted.usage.prompt_tokens - restarted.usage.cached_tokens

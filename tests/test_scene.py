@@ -359,7 +359,8 @@ def test_whatever_fails_nothing_is_lost_or_said_twice_and_whispers_stay_secret(
 
 
 @pytest.mark.slow
-@settings(max_examples=5000, deadline=None)
+@pytest.mark.timeout(600)
+@settings(max_examples=1500)
 @whatever
 def test_much_more_of_whatever_fails(
     plan: Scenario, fates: list[str | None], deaths: list[float], seed: int
