@@ -40,10 +40,10 @@ async def ask(
 
 
 async def crash(house: Playhouse, system: System, moment: Moment) -> float:
-    """Crash the GPU actor at the ``moment``; returns when, on the monotonic clock."""
-    before = await house.counters()
-    while not moment(before, await house.counters()):
-        pass
+    """Crash the GPU actor at the ``moment``, once two turns are on stage; returns when."""
+    before = now = await house.counters()
+    while now.waiting + now.running < 2 or not moment(before, now):
+        now = await house.counters()
     gpu = system.get("gpu")
     assert gpu is not None
     gpu.cell.fail(RuntimeError("crashed on purpose"))
