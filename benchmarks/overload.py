@@ -4,7 +4,7 @@ Two, four and ``--clients`` clients in turn, each asking again as soon as it is 
 it is told to if it is refused. Printed are the rates, and that of the crowd against the best of the
 two small ones. Medians of ``--repeats``, with 95 % intervals.
 
-    python -m benchmarks.overload [--clients 20] [--seconds 25] [--repeats 3]
+    python -m benchmarks.overload [--clients 20] [--seconds 25] [--repeats 3] [--json [FILE]]
 """
 
 import argparse
@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 import uvloop
 
-from benchmarks.figures import figure
+from benchmarks.figures import add_outputs, figure, write_json
 from benchmarks.serving import Server, shared_models
 
 FEW = (2, 4)
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=25.0)
     parser.add_argument("--repeats", type=int, default=3)
+    add_outputs(parser, "overload")
     options = parser.parse_args()
     rates: dict[int, list[float]] = {n: [] for n in (*FEW, options.clients)}
     with (
@@ -90,6 +91,11 @@ def main() -> None:
     peaks = [max(few) for few in zip(*(rates[n] for n in FEW), strict=True)]
     flooded = [a / b for a, b in zip(rates[options.clients], peaks, strict=True)]
     print(f"{options.clients} clients against the best of {FEW}: {figure(flooded)}")
+    result = {
+        "tokens_per_second": {f"{num} clients": figure(found) for num, found in rates.items()},
+        "crowd_to_best_of_few": figure(flooded),
+    }
+    write_json(options.json, result)
 
 
 if __name__ == "__main__":
