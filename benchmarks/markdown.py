@@ -12,7 +12,8 @@ def markdown(value: Any) -> str:
     if isinstance(value, list) and value and all(_is_record(row) for row in value):
         return _table(value)
     if isinstance(value, dict) and value and not _is_figure(value):
-        if all(_is_record(row) for row in value.values()):
+        rows = list(value.values())
+        if all(_is_record(row) and set(row) == set(rows[0]) for row in rows):
             return _table([{"": name, **row} for name, row in value.items()])
         return _mixed(value)
     return _cell(value)

@@ -94,9 +94,10 @@ def comparison(shelf: Shelf, before: Path | None, page: Path) -> str:
 
 
 def _systems() -> str:
-    lines = ["| name | weights | flags | packages |", "| --- | --- | --- | --- |"]
+    lines = ["| name | weights | command | packages |", "| --- | --- | --- | --- |"]
     for c in CONTENDERS.values():
-        flags = " ".join(part for part in c.command if not part.startswith(("{", "/")))
+        parts = [p if p.startswith("{") else p.removeprefix(f"{ROOT}/") for p in c.command]
+        flags = " ".join(parts).replace("{python}", "python").replace("{bin}/", "")
         packages = ", ".join(p for p in (*c.bare, *c.packages) if "==" in p) or "this repository"
         lines.append(f"| {c.name} | {c.weights} | `{flags}` | {packages} |")
     lines.append(

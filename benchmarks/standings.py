@@ -149,7 +149,8 @@ def plot_first_tokens(cells: Sequence[Cell], file: Path) -> None:
                 width = 2.5 if contender == US else 1.2
                 axes.plot(*zip(*sorted(points), strict=True), marker="o", lw=width, label=contender)
         axes.set(xscale="log", yscale="log", xlabel="tokens", title=name.removesuffix(" s"))
-        axes.set_xticks([512, 1024, 2048, 4096], ["512", "1024", "2048", "4096"], minor=False)
+        axes.set_xticks([512, 1024, 2048, 4096], ["512", "1024", "2048", "4096"])
+        axes.tick_params(axis="x", which="minor", labelbottom=False)
         axes.grid(visible=True, alpha=0.3)
     panels[0].set_ylabel("seconds to the first token")
     panels[0].legend(fontsize=8)
