@@ -120,10 +120,10 @@ def writes(server: Running, prose: Prose, scale: Scale) -> Figures:
     return {"written MB": figures}
 
 
-def starting(server: Running, prose: Prose, _: Scale) -> Figures:
+def starting(server: Running, prose: Prose, scale: Scale) -> Figures:
     """Seconds from the start of the process until it answers, and until its first token."""
     ready, first = [], []
-    for _ in range(TIMES):
+    for _ in range(scale.count(TIMES)):
         server.end(signal.SIGTERM)
         ready.append(server.start())
         first.append(ready[-1] + say(server, prose.question(64)).ttft_s)

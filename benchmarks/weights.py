@@ -13,6 +13,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any, cast
 
 # Greenroom before MLX: it loads a fast BLAS, which must come first.
 from greenroom.runtime.catalog import WheelMember, load_catalog
@@ -83,7 +84,8 @@ def to_float32(folder: Path) -> None:
 
 def gguf_to_float32(source: Path, target: Path) -> None:
     """The same GGUF file with every tensor in float32."""
-    arrays, meta = mx.load(str(source), format="gguf", return_metadata=True)  # type: ignore[misc]
+    read: object = mx.load(str(source), format="gguf", return_metadata=True)
+    arrays, meta = cast("tuple[dict[str, mx.array], dict[str, Any]]", read)
     plain: dict[str, mx.array] = {}
     for name, array in arrays.items():
         stem, _, kind = name.rpartition(".")
