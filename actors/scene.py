@@ -6,7 +6,8 @@ from typing import Any, assert_never
 
 from greenroom.actors.audience import Audience
 from greenroom.actors.house import House
-from greenroom.actors.performance import Performance, Told, line_of
+from greenroom.actors.interjection import Interjection, line_of
+from greenroom.actors.performance import Performance
 from greenroom.actors.scene_messages import (
     HoldVote,
     Look,
@@ -162,7 +163,7 @@ class SceneActor(Actor[SceneMessage]):
     async def _tell(self, told: Tell) -> Line:
         """While it is performed only the performance writes, so that no number is used twice."""
         if self._performance is not None:
-            waiting = Told(told, asyncio.get_running_loop().create_future())
+            waiting = Interjection(told, asyncio.get_running_loop().create_future())
             self._performance.tell(waiting)
             return await waiting.line
         line = line_of(self._transcript, told)
