@@ -3,9 +3,8 @@
 import msgspec
 
 from greenroom.actors.audience import Audience
-from greenroom.actors.house import House
 from greenroom.actors.ongoing import opened
-from greenroom.actors.players import Players, agent_of
+from greenroom.actors.players import Agency, Players, agent_of
 from greenroom.actors.scene_messages import Interrupted, Speaking, Token
 from greenroom.runtime.clock import Clock
 from greenroom.runtime.errors import ActorFailed, GreenroomError, InvalidRequest, NotFound
@@ -30,7 +29,7 @@ class Asking:
         self,
         players: Players,
         transcript: Transcript,
-        house: House,
+        house: Agency,
         audience: Audience,
         clock: Clock,
     ) -> None:
@@ -75,6 +74,7 @@ class Asking:
         return Outcome(await self._ask(cue, repeat))
 
     async def _ask(self, cue: Cue, request: TurnRequest) -> TurnDone:
+        await self._players.summon(self._transcript.scenario.member(cue.speaker), cue.phase)
         async with opened(self._house, request) as turn:
             started = turn.started
             self._audience.put(

@@ -2,8 +2,7 @@
 
 import contextlib
 
-from greenroom.actors.house import House
-from greenroom.actors.players import Players
+from greenroom.actors.players import Agency, Players
 from greenroom.runtime.errors import GreenroomError
 from greenroom.runtime.plot import who_is_next
 from greenroom.runtime.records import HearRequest
@@ -16,7 +15,7 @@ class Earshot:
     It only saves time: a member's next turn brings what it has not heard by then.
     """
 
-    def __init__(self, players: Players, transcript: Transcript, house: House) -> None:
+    def __init__(self, players: Players, transcript: Transcript, house: Agency) -> None:
         self._players = players
         self._transcript = transcript
         self._house = house
@@ -32,11 +31,13 @@ class Earshot:
             if member.name in busy:
                 continue
             agent = self._players.agent(member)
+            since = self._heard.get(agent, 0)
             lines = so_far.unheard(member, so_far.next_number, so_far.phase)
-            for line in lines:
-                if line.number < self._heard.get(agent, 0):
-                    continue
-                with contextlib.suppress(GreenroomError):
+            new = [line for line in lines if line.number >= since]
+            with contextlib.suppress(GreenroomError):
+                if new:
+                    await self._players.summon(member, max(0, so_far.phase))
+                for line in new:
                     await self._house.hear(self._hearing(agent, line))
             self._heard[agent] = so_far.next_number
 

@@ -14,9 +14,8 @@ import msgspec
 from greenroom.actors.asking import Asking, Outcome
 from greenroom.actors.audience import Audience
 from greenroom.actors.earshot import Earshot
-from greenroom.actors.house import House
 from greenroom.actors.interjection import Interjection, line_of
-from greenroom.actors.players import Players
+from greenroom.actors.players import Agency, Players
 from greenroom.runtime.clock import Clock
 from greenroom.runtime.errors import InvalidRequest, Unavailable
 from greenroom.runtime.plot import ending, next_entries
@@ -34,7 +33,7 @@ class Performance:
         namespace: str,
         uid: str,
         transcript: Transcript,
-        house: House,
+        house: Agency,
         write: Write,
         audience: Audience,
         clock: Clock,

@@ -68,3 +68,11 @@ def error_in(body: bytes, status: int, retry_after: str | None) -> GreenroomErro
         return ServerFailed(f"the server answered {status}, and not as a greenroom does")
     wait_s = float(retry_after) if retry_after is not None and retry_after.isdigit() else 1.0
     return error_of(told, status=status, wait_s=wait_s)
+
+
+def error_event(data: bytes) -> GreenroomError | None:
+    """The error that an event of a stream tells, if it tells one."""
+    try:
+        return error_of(msgspec.json.decode(data, type=_Told).error)
+    except msgspec.DecodeError:
+        return None

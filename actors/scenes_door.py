@@ -10,9 +10,8 @@ from greenroom.actors.house import House
 from greenroom.actors.scene_messages import SceneEvent, Tell
 from greenroom.actors.sse import framed, streaming
 from greenroom.runtime.channel import Channel
-from greenroom.runtime.errors import GreenroomError
 from greenroom.runtime.scenario import Scenario, Vote
-from greenroom.runtime.transcript import Counted, Line, reaches
+from greenroom.runtime.transcript import Line, reaches
 
 
 class RunRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -105,11 +104,7 @@ class ScenesDoor:
     async def vote(self, request: web.Request) -> web.Response:
         """Hold a vote and count it."""
         vote = decode(await request.read(), Vote)
-        async with await self._house.scenes.vote(*_scene(request), vote) as channel:
-            counted = [e.tally async for e in channel if isinstance(e, Counted)]
-        if not counted:
-            raise GreenroomError("a vote ended without a count")
-        return json_answer(counted[0])
+        return json_answer(await self._house.scenes.tally(*_scene(request), vote))
 
 
 def _scene(request: web.Request) -> tuple[str, str]:
