@@ -230,18 +230,18 @@ def test_a_client_that_leaves_frees_the_slot_within_one_step(
 
     async def scenario() -> None:
         house = stage.house
-        others = []
+        others, held = [], []
         for n in range(2 if moment == "while it waits" else 0):
             others.append(aiohttp.ClientSession(stage.url))
             path = f"/v1/agents/other{n}/stream"
-            await ask(others[n], path, *MOMENTS["while it is answered"])
+            held.append(await ask(others[n], path, *MOMENTS["while it is answered"]))
         before = await house.counters()
         client = aiohttp.ClientSession(stage.url)
         asking = asyncio.create_task(ask(client, door, prompt, more, sign))
         while (await house.counters()).jobs == before.jobs:
             pass
         if sign is not None:
-            await asking
+            held.append(await asking)
         await lose(client)
         while (after := await house.counters()).cancelled == before.cancelled:
             pass
@@ -265,21 +265,25 @@ def test_a_client_that_leaves_frees_the_slot_within_one_step(
 
 async def ask(
     client: aiohttp.ClientSession, door: str, prompt: str, more: dict[str, Any], sign: str | None
-) -> None:
-    """Ask through the door, and read until there is a ``sign`` in what is told, or to the end."""
+) -> object:
+    """Ask through the door, and read until there is a ``sign`` in what is told, or to the end.
+
+    What is returned holds the connection.
+    """
     with suppress(aiohttp.ClientError):
         if door == CHAT:
             body = {"messages": [{"role": "user", "content": prompt}], "stream": True, **more}
             response = await client.post(door, json=body)
             async for line in response.content:
                 if sign is not None and re.search(sign, line.decode()):
-                    return
+                    return response
         else:
             socket = await client.ws_connect(door)
             await socket.send_json({"type": "say", "content": prompt, **more})
             async for message in socket:
                 if sign is not None and re.search(sign, message.data):
-                    return
+                    return socket
+    return None
 
 
 async def lose(client: aiohttp.ClientSession) -> None:
