@@ -60,6 +60,7 @@ class StageSettings(_Section, frozen=True):
     """What a step of the GPU actor may hold."""
 
     max_batch_size: Count
+    max_rows: Count
     schedule: Literal["adaptive", "fixed"]
     chunk_tokens: Count
     max_decode_gap_ms: Duration
