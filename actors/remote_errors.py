@@ -37,10 +37,12 @@ class RemoteMailboxFull(MailboxFull):
 
 class _Told(msgspec.Struct):
     error: ErrorBody
+    status: int = 0  # where an answer is not all error
+    retry_after_s: int | None = None
 
 
-def error_of(told: ErrorBody, *, status: int | None = None, wait_s: float = 1.0) -> GreenroomError:
-    """The error that a server tells; over a socket it comes without an HTTP ``status``."""
+def error_of(told: ErrorBody, *, status: int, wait_s: float) -> GreenroomError:
+    """The error that a server tells, in an answer or in a frame."""
     match told.type, status:
         case "authentication_error", _:
             return Unauthorized(told.message)
@@ -73,6 +75,7 @@ def error_in(body: bytes, status: int, retry_after: str | None) -> GreenroomErro
 def error_event(data: bytes) -> GreenroomError | None:
     """The error that an event of a stream tells, if it tells one."""
     try:
-        return error_of(msgspec.json.decode(data, type=_Told).error)
+        told = msgspec.json.decode(data, type=_Told)
     except msgspec.DecodeError:
         return None
+    return error_of(told.error, status=told.status, wait_s=told.retry_after_s or 1.0)
