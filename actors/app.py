@@ -150,14 +150,15 @@ def make_stage(
     """Load the model and set the stage, on the thread that will own MLX."""
     loaded = _load(settings, entry, path)
     facts = _facts(loaded, entry, path)
-    max_batch_size = settings.stage.max_batch_size if settings.stage.scheduler else 1
-    if max_batch_size > 1 and not serves_rows_together(loaded.model):
+    stage = settings.stage
+    max_batch_size, max_rows = (stage.max_batch_size, stage.max_rows) if stage.scheduler else (1, 1)
+    if max(max_batch_size, max_rows) > 1 and not serves_rows_together(loaded.model):
         log.warning(
             "%s gives other logits in a batch than alone (mlx-lm's fault): it is served one "
             "sequence at a time, as with stage.max_batch_size = 1",
             entry.name,
         )
-        max_batch_size = 1
+        max_batch_size = max_rows = 1
     limits = StageLimits(
         max_batch_size=max_batch_size,
         chunk_tokens=settings.stage.chunk_tokens,
@@ -166,6 +167,7 @@ def make_stage(
         resident_bytes=min(settings.memory.resident_budget_mb, settings.memory.cache_budget_mb)
         << 20,
         memory_bytes=settings.stage.memory_budget_mb << 20 or memory_limit(),
+        max_rows=max_rows,
     )
     wire_memory()
     for line in facts.text.report.lines():

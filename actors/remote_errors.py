@@ -39,8 +39,8 @@ class _Told(msgspec.Struct):
     error: ErrorBody
 
 
-def error_of(told: ErrorBody, *, status: int | None = None, wait_s: float = 1.0) -> GreenroomError:
-    """The error that a server tells; over a socket it comes without an HTTP ``status``."""
+def error_of(told: ErrorBody, *, status: int, wait_s: float) -> GreenroomError:
+    """The error that a server tells, in an answer or in a frame."""
     match told.type, status:
         case "authentication_error", _:
             return Unauthorized(told.message)

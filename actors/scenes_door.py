@@ -96,7 +96,7 @@ class ScenesDoor:
     async def _stream(
         self, request: web.Request, channel: Channel[SceneEvent]
     ) -> web.StreamResponse:
-        async with streaming(request, self._house.settings.server.keepalive_s) as stream:
+        async with streaming(request, self._house.settings.server) as stream:
             async for event in channel:
                 await stream.send(framed(msgspec.json.encode(event)))
             await stream.send(framed(b"[DONE]"))

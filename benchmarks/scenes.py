@@ -6,7 +6,7 @@ round robin   three members; the next speaker's time to the first token when it 
               others (they rest until it has), and without a rest, against a turn with nothing new
 routing       ten experts prime a chapter each, are asked again, and after a restart
 
-    python -m benchmarks.scenes [--parts phases,round,routing] [--json scenes.json]
+    python -m benchmarks.scenes [--parts phases,round,routing] [--json [FILE]]
 """
 
 import argparse
@@ -20,8 +20,9 @@ from pydoc_data.topics import topics
 from typing import Any
 
 import greenroom
-from benchmarks.figures import write_json
-from benchmarks.serving import ROOT, shared_models
+from benchmarks.figures import add_outputs, write_json
+from benchmarks.machine import ROOT
+from benchmarks.serving import shared_models
 from greenroom.actors.reply import Reply
 from greenroom.runtime.scenario import read_scenario
 
@@ -123,7 +124,7 @@ PARTS = {"phases": phases, "round": round_robin, "routing": routing}
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="what memory and hearing save in scenes")
     parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--json", type=Path, default=Path("scenes.json"))
+    add_outputs(parser, "scenes")
     options = parser.parse_args(arguments)
     results: dict[str, Any] = {}
     for part in options.parts.split(","):

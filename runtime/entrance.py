@@ -18,6 +18,8 @@ from greenroom.runtime.resident import HEADROOM, Part, ResidentCaches, Span, can
 from greenroom.runtime.sequence import StageSequence
 from greenroom.runtime.spec import CacheSpec
 
+NEAR = 1024
+"""Tokens of memory that can be decoded while others wait: on a CPU in a fifth of a second."""
 NOBODY = -1
 """The uid of events that are about no job."""
 
@@ -63,6 +65,11 @@ class Entrance:
         Nobody overtakes within a lane: a large prompt would starve.
         """
         return s.phase is Phase.WAITING and s.lane in self._shut
+
+    def is_near(self, s: StageSequence) -> bool:
+        """Whether a sequence is on stage, or can be soon: by a copy, or with little to decode."""
+        begun = s.phase is not Phase.WAITING
+        return begun or s.resumed <= NEAR or self._resident.size(s.job.handle) > 0
 
     def admit(self, uid: int, s: StageSequence) -> Verdict:
         """Claim memory for a sequence that is to get its first chunk; others have theirs.

@@ -46,12 +46,19 @@ class StageSequence:
         self.admitted_at = self.restore_s = self.prefill_s = 0.0
         self.first_at = self.last_at = self.max_gap_s = 0.0
 
-    def view(self, uid: int) -> SequenceView:
+    def view(self, uid: int, *, near: bool = True) -> SequenceView:
         """What planning needs to know; ``remaining`` ends at the next mark."""
         stop = next((mark for mark in self.marks if mark > self.computed), len(self.job.tokens))
-        left = stop - self.computed
         return SequenceView(
-            uid, self.phase, left, self.order, self.planned, self.lane, context=self.computed
+            uid,
+            self.phase,
+            stop - self.computed,
+            self.order,
+            self.planned,
+            self.lane,
+            context=self.computed,
+            reads=self.in_batch,
+            near=near,
         )
 
     @property
