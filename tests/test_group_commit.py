@@ -100,7 +100,7 @@ def test_one_alone_is_one_plain_transaction(tmp_path: Path) -> None:
         await house.store.ask(enrol("first"))
         statements.clear()
         await house.store.ask(enrol("second"))
-        begin, *inserts, commit = statements
+        begin, *inserts, commit = (each for each in statements if not each.startswith("SELECT"))
         assert (begin, commit) == ("BEGIN IMMEDIATE", "COMMIT")
         assert all(each.startswith("INSERT") for each in inserts)
 
