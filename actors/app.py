@@ -25,6 +25,7 @@ from greenroom.actors.limits import allow_many_sockets
 from greenroom.actors.meter import Meter
 from greenroom.actors.opening import OpenStage, Play, open_stage
 from greenroom.actors.playhouse import Playhouse
+from greenroom.actors.scene_messages import TheatreMessage
 from greenroom.actors.scribe import Scribe
 from greenroom.actors.stagehand import Stagehand
 from greenroom.actors.theatre import Scenes, Theatre
@@ -48,6 +49,7 @@ from greenroom.runtime.loader import (
 )
 from greenroom.runtime.logs import start_logging
 from greenroom.runtime.mailbox import MailboxSpec
+from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.spec import extract_spec
 from greenroom.runtime.stage import Stage
@@ -73,7 +75,12 @@ async def open_house(settings: Settings, *, dark: bool = False) -> AsyncIterator
     scribe = Scribe(ledger)
     try:
         async with System() as system:
-            yield await _people(system, settings, ground, play, scribe, dark=dark)
+            house, theatre = await _people(system, settings, ground, play, scribe, dark=dark)
+            try:
+                yield house
+            finally:
+                # First: scenes need their agents to the end, who may have come later (a swap).
+                await system.stop(theatre)
     finally:
         await scribe.close()
         await asyncio.to_thread(ledger.close)
@@ -106,7 +113,7 @@ def bring(settings: Settings, name: str) -> Play:
 
 async def _people(
     system: System, settings: Settings, ground: Ground, play: Play, scribe: Scribe, *, dark: bool
-) -> Playhouse:
+) -> tuple[Playhouse, Ref[TheatreMessage]]:
     """Put up the first production, and bring in whoever stays when it is replaced."""
     stage = _dark(settings) if dark else _lit(settings, ground)
     changeover = Changeover(system, settings, ground, partial(bring, settings), stage)
@@ -120,7 +127,7 @@ async def _people(
     theatre = system.spawn("theatre", make_theatre, supervision=vital())
     scenes = Scenes(theatre, scribe, settings.actors.channel_capacity)
     house = Playhouse(settings, hand, system, scenes)
-    return house
+    return house, theatre
 
 
 def _lit(settings: Settings, ground: Ground) -> OpenStage:
