@@ -90,7 +90,7 @@ def test_leaving_from_within(
 def test_a_room_that_is_never_left(model: str, tmp_path: Path) -> None:
     """With a model at work, on two threads that die with the interpreter."""
     assert ended(SYNC.format(model=model, home=str(tmp_path), deed="")) == (0, "", "")
-    kinds = "['prompt', 'generation']\n"
+    kinds = "['system', 'prompt', 'generation']\n"
     assert ended(REMEMBERS.format(model=model, home=str(tmp_path))) == (0, kinds, "")
 
 
