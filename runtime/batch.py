@@ -1,6 +1,6 @@
 """The decoding rows: mlx-lm's ``GenerationBatch``, joined and left in mid-decode."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -8,9 +8,12 @@ import mlx.nn as nn
 from mlx_lm.generate import GenerationBatch, StopSequences
 from mlx_lm.models.cache import BatchKVCache, KVCache
 
+from greenroom.runtime.cache import capacity_for
 from greenroom.runtime.job import Job
 from greenroom.runtime.records import FinishReason
 from greenroom.runtime.sampling import Draw, greedy
+
+_ENDLESS = 1 << 62
 
 
 class Row:
@@ -27,11 +30,21 @@ class Row:
         self.cache = cache
 
 
+class _Reader(GenerationBatch):
+    """A row that has something to read: its first token is fed in the batch's next step, with
+    everybody else's, not in a pass of its own."""
+
+    def _step(self) -> tuple[list[int], list[mx.array]]:
+        self._next_logprobs = [mx.zeros(1)]  # of the token that comes first, which is known
+        return [], []
+
+
 class DecodeBatch:
     """Rows that decode together, one token each a step.
 
     A row's cache holds every token it has emitted: the step that emits a token has computed its K
-    and V already, since the loop runs one token ahead.
+    and V already, since the loop runs one token ahead. A row that ``read``s is given its tokens
+    instead of drawing them; its cache holds those that it has been given in a step.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -60,6 +73,26 @@ class DecodeBatch:
         else:
             self._batch = row
 
+    def read(self, uid: int, following: Callable[[], int], cache: list[Any]) -> None:
+        """Add a row that is given what ``following`` returns, call by call; it takes ``cache``.
+
+        It reads one token a step until it is made to leave. Since the loop runs one token ahead,
+        ``following`` is called once more than tokens are read.
+        """
+        row = _Reader(
+            model=self._model,
+            uids=[uid],
+            inputs=mx.array([following()], dtype=mx.uint32),
+            prompt_cache=[_batched(c) for c in cache],
+            tokens=[[]],
+            samplers=[lambda _: mx.array([following()], dtype=mx.uint32)],
+            fallback_sampler=greedy,
+            logits_processors=[[]],
+            stop_sequences=[StopSequences()],
+            max_tokens=[_ENDLESS],
+        )
+        self._batch.extend(row)
+
     def step(self) -> list[Row]:
         """One token for every row; rows that finish leave the batch and bring their cache out."""
         rows = tuple(self._batch.prompt_cache) if len(self._batch) == 1 else ()
@@ -76,6 +109,11 @@ class DecodeBatch:
         self.drop([uid])
         assert cache is not None
         return cache
+
+    def rest(self, uid: int, headroom: int) -> list[Any]:
+        """As ``leave``, for a row that goes on by itself: so many tokens fit behind its own."""
+        cache = self.leave(uid)
+        return [_roomy(c, headroom) for c in cache]
 
     def copies(self, uid: int) -> list[Any]:
         """A row's caches, in lazy copies: the row goes on."""
@@ -120,4 +158,14 @@ def _single(batched: Any, copy: Any) -> Any:
         return copy
     cache = KVCache()
     cache.state = (batched.keys, batched.values, copy.offset)
+    return cache
+
+
+def _roomy(cache: Any, headroom: int) -> Any:
+    """The cache with room behind its tokens: growing would copy all of them once more."""
+    if type(cache) is KVCache and cache.keys is not None and cache.values is not None:
+        spare = capacity_for(cache.offset + headroom) - cache.keys.shape[2]
+        if spare > 0:
+            pad = [(0, 0), (0, 0), (0, spare), (0, 0)]
+            cache.keys, cache.values = mx.pad(cache.keys, pad), mx.pad(cache.values, pad)
     return cache

@@ -67,7 +67,8 @@ class StageCounters(msgspec.Struct):
     until it was admitted in ``queue_s``, and of those that answer the ones until the first token
     in ``ttft_s``, both from when the stage got it. ``chunk_tokens`` has the size of every prefill
     chunk and ``batch_rows`` the rows of every decode step. ``shared_tokens`` were taken from
-    others on stage that had just computed them.
+    others on stage that had just computed them; ``read_tokens`` were taken in by rows of decode
+    steps that only read, which count neither as decoded nor as prefilled.
 
     ``waiting``, ``running`` and ``memory`` are as of now; ``short_of_memory`` counts the jobs that
     had to wait for memory, ``refused`` those that were told that there is none, ``cut_short`` the
@@ -80,6 +81,7 @@ class StageCounters(msgspec.Struct):
     prefill_chunks: int = 0
     prefill_tokens: int = 0
     prefill_s: float = 0.0
+    read_tokens: int = 0
     background_chunks: int = 0
     restored_tokens: int = 0
     restore_s: float = 0.0

@@ -29,7 +29,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ``handle`` may name a resident copy whose first rows are what the pieces decode to.
 
     With ``max_tokens`` 0 nothing is generated: the job is done when its prompt is, without a
-    ``JobEnded``. One in the ``background`` gets on only while nobody else is on stage. A
+    ``JobEnded``. One in the ``background`` gets on only while nobody else is on stage, or as a
+    reading row beside those who decode. A
     ``matcher``, which is the job's own, keeps what is generated within a grammar. Jobs of one
     ``scope`` that begin alike may share what is computed; with None nothing is shared.
     """

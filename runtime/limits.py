@@ -24,6 +24,7 @@ class StageLimits(msgspec.Struct, frozen=True):
     max_decode_gap_s: float
     resident_bytes: int
     memory_bytes: int
+    max_rows: int = 0
 
     def budget(self, pace: Pace, quiet_s: float) -> Budget:
         """The limits of a step at this pace, when the foreground has had nothing for ``quiet_s``.
@@ -36,5 +37,6 @@ class StageLimits(msgspec.Struct, frozen=True):
             schedule=self.schedule,
             max_decode_gap_s=decode_gap_s(self.max_decode_gap_s, pace.decode_step_s),
             cost=pace.cost,
+            max_rows=self.max_rows,
             max_background_s=min(MOST_BACKGROUND_S, max(LEAST_BACKGROUND_S, quiet_s / 10)),
         )

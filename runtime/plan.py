@@ -15,9 +15,16 @@ from greenroom.runtime.cost import ChunkCost
 
 GRAIN = 16
 """The smallest adaptive chunk: below it a pass costs nearly as much for fewer tokens."""
-GAP_STEPS = 7
+GAP_STEPS = 6
 """Undisturbed decode steps that a chunk may take: with its own step, and what chunks miss their
 estimate by, a gap stays below ten of them."""
+
+
+WORTH_READING = 48
+"""Tokens for which somebody who only hears joins the others' decode steps: joining and leaving copy
+everybody's rows, so that two gaps are longer; of these few they are less than a twentieth."""
+WORTH_FOLLOWING = 12
+"""The same where more is to come: who follows what is being said stays until it has been said."""
 
 
 class Phase(Enum):
@@ -41,7 +48,8 @@ class SequenceView(msgspec.Struct, frozen=True):
 
     ``remaining`` prompt tokens still need a forward pass, ``context`` ones are before them.
     ``order`` grows with arrival; ``last_planned`` is the number of the step that last gave it a
-    chunk.
+    chunk. Behind the remaining tokens more may come if it is ``open``. One that ``reads`` is a row
+    of the decode batch; one that is not ``near`` takes a while to be brought on stage.
     """
 
     uid: int
@@ -51,6 +59,9 @@ class SequenceView(msgspec.Struct, frozen=True):
     last_planned: int = -1
     lane: Lane = Lane.FOREGROUND
     context: int = 0
+    open: bool = False
+    reads: bool = False
+    near: bool = True
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -61,6 +72,7 @@ class Budget(msgspec.Struct, frozen=True):
     as fit into ``max_decode_gap_s`` at the ``cost`` that was measured; "fixed" always cuts at
     ``chunk_tokens``, so that equal prompts are computed in equal pieces. A chunk in the
     background takes at most ``max_background_s``: a newcomer may have to wait for all of it.
+    A decode step has ``max_rows`` rows at most that decode or read.
     """
 
     max_batch_size: int
@@ -69,23 +81,26 @@ class Budget(msgspec.Struct, frozen=True):
     max_decode_gap_s: float
     cost: ChunkCost
     max_background_s: float
+    max_rows: int = 0
 
 
 class StepPlan(msgspec.Struct, frozen=True):
     """Tokens per sequence: ``prefill`` one (uid, tokens) or none, ``decode`` one token for each.
 
-    ``background`` is a chunk that nobody waits for, in a step that has nothing else to do.
+    ``background`` is a chunk that nobody waits for, in a step that has nothing else to do. Who
+    only hears and is in ``read`` is given one token in the step of those who decode.
     """
 
     prefill: tuple[int, int] | None
     decode: tuple[int, ...]
     background: tuple[int, int] | None = None
+    read: tuple[int, ...] = ()
 
     @property
     def num_tokens(self) -> dict[int, int]:
         """The plan as one mapping from uid to tokens."""
         chunks = dict(c for c in (self.prefill, self.background) if c)
-        return dict.fromkeys(self.decode, 1) | chunks
+        return dict.fromkeys((*self.decode, *self.read), 1) | chunks
 
 
 def plan(sequences: Sequence[SequenceView], budget: Budget) -> StepPlan:
@@ -93,7 +108,8 @@ def plan(sequences: Sequence[SequenceView], budget: Budget) -> StepPlan:
 
     Everybody who decodes gets a token. Of those who prefill (and those who wait, while there is
     room on stage) the one served longest ago gets a chunk, so prefilling agents alternate and
-    nobody starves. The background gets a chunk only when the foreground has nothing to do at all.
+    nobody starves. The background gets a chunk only when the foreground has nothing to do at all;
+    while somebody decodes, it reads along as far as there are rows.
     """
     foreground = [s for s in sequences if s.lane is Lane.FOREGROUND]
     decode = tuple(s.uid for s in foreground if s.phase is Phase.DECODE)
@@ -101,26 +117,61 @@ def plan(sequences: Sequence[SequenceView], budget: Budget) -> StepPlan:
     room = max(0, budget.max_batch_size - len(on_stage))
     waiting = sorted((s for s in foreground if s.phase is Phase.WAITING), key=lambda s: s.order)
     candidates = [s for s in on_stage if s.phase is Phase.PREFILL] + waiting[:room]
+    read = _readers(sequences, budget, len(decode)) if decode else ()
     if candidates:
         chosen = min(candidates, key=lambda s: (s.last_planned, s.order))
         tokens = chunk(chosen, budget, decoding=bool(decode))
-        return StepPlan(prefill=(chosen.uid, tokens), decode=decode)
+        return StepPlan(prefill=(chosen.uid, tokens), decode=decode, read=read)
     if decode:
-        return StepPlan(prefill=None, decode=decode)
+        return StepPlan(prefill=None, decode=decode, read=read)
     return StepPlan(prefill=None, decode=(), background=_background(sequences, budget))
+
+
+def _hearing(sequences: Sequence[SequenceView], budget: Budget) -> list[SequenceView]:
+    """Those in the background that have something to compute."""
+    return [
+        s
+        for s in sequences
+        if s.lane is Lane.BACKGROUND
+        and s.phase in (Phase.PREFILL, Phase.WAITING)
+        and due(s, budget)
+    ]
+
+
+def due(s: SequenceView, budget: Budget) -> int:
+    """How many of its remaining tokens can be computed now: a fixed chunk is not cut short where
+    more is to come."""
+    fixed = budget.schedule == "fixed" and s.open
+    return s.remaining - s.remaining % budget.chunk_tokens if fixed else s.remaining
 
 
 def _background(sequences: Sequence[SequenceView], budget: Budget) -> tuple[int, int] | None:
     """A chunk of what is heard: one sequence after the other, so that one only takes memory."""
-    heard = [
-        s
-        for s in sequences
-        if s.lane is Lane.BACKGROUND and s.phase in (Phase.PREFILL, Phase.WAITING)
-    ]
+    heard = _hearing(sequences, budget)
     if not heard:
         return None
     chosen = min(heard, key=lambda s: (s.phase is Phase.WAITING, s.order))
     return chosen.uid, background_chunk(chosen, budget)
+
+
+def _readers(
+    sequences: Sequence[SequenceView], budget: Budget, num_decoding: int
+) -> tuple[int, ...]:
+    """Who reads along beside so many that decode: whoever does already, then who follows what is
+    being said, then whoever came first. A fixed schedule has none: its chunks are its own.
+
+    Who has begun to read stays while there is anything to read, and a row for it.
+    """
+    rows = budget.max_rows - num_decoding
+    if rows <= 0 or budget.schedule == "fixed":
+        return ()
+    able = [s for s in _hearing(sequences, budget) if s.reads or _worth_reading(s)]
+    able.sort(key=lambda s: (not s.reads, not s.open, s.phase is Phase.WAITING, s.order))
+    return tuple(s.uid for s in able[:rows])
+
+
+def _worth_reading(s: SequenceView) -> bool:
+    return s.near and s.remaining >= (WORTH_FOLLOWING if s.open else WORTH_READING)
 
 
 def decode_gap_s(wanted_s: float, decode_step_s: float) -> float:

@@ -17,6 +17,7 @@ from greenroom.runtime.job import Emit, Job, JobDone, JobEnded, JobProgress, Job
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.pace import Pace
 from greenroom.runtime.plan import Lane, Phase, SequenceView, StepPlan, plan
+from greenroom.runtime.reading import Reading, reads
 from greenroom.runtime.records import FinishReason
 from greenroom.runtime.sequence import StageSequence
 from greenroom.runtime.sharing import Sharing
@@ -31,8 +32,8 @@ class Stage:
     ``JobStarted``, ``JobTokens`` …, ``JobEnded`` (unless ``finish`` came first), and ``JobDone``
     once ``finish`` was called; nothing after a ``cancel``. A job that generates nothing has only
     the first and the last of these. Before all of them may come ``JobWaits``, and ``JobRefused``
-    instead of them. ``pool`` helps to decode segments; ``flush`` is called when tokens have
-    been emitted that should not wait for the rest of a step.
+    instead of them. ``pool`` helps to encode and decode segments; ``flush`` is called when tokens
+    have been emitted that should not wait for the rest of a step.
     """
 
     def __init__(
@@ -51,10 +52,12 @@ class Stage:
         self._codec = codec
         self._limits = limits
         self._emit = emit
+        self._pool = pool
         self._now = now
         self._flush = flush
         self._sequences: dict[int, StageSequence] = {}
         self._batch = DecodeBatch(model)
+        self._reading = Reading(self._sequences, self._batch)
         self._pace = Pace()
         self._order = 0
         self._busy_at = now()  # when the foreground had something to do
@@ -135,6 +138,8 @@ class Stage:
         """Somebody waits for this job now: it leaves the background. Unknown ones are ignored."""
         if (sequence := self._sequences.get(uid)) is not None:
             sequence.lane = Lane.FOREGROUND
+            if reads(sequence):
+                self._reading.leave(uid)
 
     def step(self) -> None:
         """One step: a token for everybody in the batch, and at most one prefill chunk.
@@ -143,12 +148,14 @@ class Stage:
         with nothing better to do works on the resident copy that a finished turn has left.
         """
         todo = self._plan()
-        if not len(self._batch):
+        if self._reading.leave_all_but(todo.read):
+            self._pace.disturbed()
+        if not any(self._sequences[uid].in_batch for uid in todo.decode):
             self._join(todo.decode)
         if todo.decode:
             self._decode()
-            self._flush()
         self._join(todo.decode)  # last: who is there need not wait for a newcomer's first step
+        self._read(todo.read)
         if todo.prefill or todo.decode:
             self._busy_at = self._now()
         if todo.prefill is not None:
@@ -166,22 +173,26 @@ class Stage:
             todo = plan(
                 self._present(), self._limits.budget(self._pace, self._now() - self._busy_at)
             )
-            if (chunk := todo.prefill or todo.background) is None:
+            chunk = todo.prefill or todo.background
+            if all(self._admit(uid) for uid in (*todo.read, *([chunk[0]] if chunk else []))):
                 return todo
-            verdict = self._entrance.admit(chunk[0], self._sequences[chunk[0]])
-            if verdict is Verdict.NOW:
-                return todo
-            if verdict is Verdict.NEVER:
-                self._gone(chunk[0])
+
+    def _admit(self, uid: int) -> bool:
+        """Whether a sequence that is to be computed has memory for it."""
+        verdict = self._entrance.admit(uid, self._sequences[uid])
+        if verdict is Verdict.NEVER:
+            self._gone(uid)
+        return verdict is Verdict.NOW
 
     def _present(self) -> list[SequenceView]:
         """Everybody who waits neither for memory nor for what another is computing."""
         present = [(u, s) for u, s in self._sequences.items() if not self._entrance.waits(s)]
         front = [s.phase for _, s in present if s.lane is Lane.FOREGROUND]
         busy = front.count(Phase.PREFILL) + front.count(Phase.DECODE)
-        if busy < self._limits.max_batch_size:  # else nobody begins in this step
-            present = [(u, s) for u, s in present if not self._sharing.waits(s)]
-        return [s.view(uid) for uid, s in present]
+        # On a full stage nobody begins in this step, unless to read.
+        lanes = Lane if busy < self._limits.max_batch_size else (Lane.BACKGROUND,)
+        present = [(u, s) for u, s in present if s.lane not in lanes or not self._sharing.waits(s)]
+        return [s.view(uid, near=self._entrance.is_near(s)) for uid, s in present]
 
     def _enter(self, uid: int, s: StageSequence) -> None:
         s.admitted_at = self._now()
@@ -259,14 +270,39 @@ class Stage:
                 s.in_batch = True
                 self._pace.disturbed()
 
+    def _read(self, uids: Sequence[int]) -> None:
+        """Have those of them that do not yet read along with the next decode step."""
+        for uid in uids:
+            s = self._sequences.get(uid)  # None: it has read all there is in this step
+            if s is None or s.in_batch or not len(self._batch):
+                continue
+            if s.phase is Phase.WAITING:
+                self._enter(uid, s)
+            self._reading.join(uid)
+            self._pace.disturbed()
+
     def _decode(self) -> None:
         started = self._now()
         rows = self._batch.step()
         ended = self._now()
         self._pace.decoded(ended - started)
-        self.counters.decoded(len(rows), ended - started)
+        reading = [row.uid for row in rows if reads(self._sequences[row.uid])]
+        self.counters.decoded(len(rows) - len(reading), ended - started)
         for row in rows:
-            self._apply(row, ended)
+            if row.uid not in reading:
+                self._apply(row, ended)
+        self._flush()
+        for uid in reading:
+            self._has_read(uid)
+
+    def _has_read(self, uid: int) -> None:
+        """A row has been given one token more; where it knows no other it leaves at once."""
+        self.counters.read_tokens += 1
+        if self._reading.advance(uid):
+            self._pace.disturbed()
+            s = self._sequences[uid]
+            if s.computed == len(s.job.tokens):
+                self._encode(uid, s, 0)
 
     def _apply(self, row: Row, now: float) -> None:
         s = self._sequences[row.uid]
@@ -289,7 +325,7 @@ class Stage:
 
     def _encode(self, uid: int, s: StageSequence, keep: int) -> None:
         """Encode what is new, and let go of the floats."""
-        segments = s.encoded(self._codec, self._spec, keep)
+        segments = s.encoded(self._codec, self._spec, keep, self._pool)
         self._gone(uid)
         self._emit(uid, JobDone(segments=segments, times=s.times))
         self._entrance.keep(uid, s, segments)

@@ -36,6 +36,13 @@ class Speak(msgspec.Struct, frozen=True):
     keep: int = 0
 
 
+class Hear(msgspec.Struct, frozen=True):
+    """An agent is told so many tokens, and nobody waits for it."""
+
+    agent: int
+    new: int
+
+
 class Steps(msgspec.Struct, frozen=True):
     """The stage goes on for so long."""
 
@@ -48,7 +55,7 @@ class Cancel(msgspec.Struct, frozen=True):
     agent: int
 
 
-Event = Speak | Steps | Cancel
+Event = Speak | Hear | Steps | Cancel
 speeches = st.builds(
     Speak,
     agent=st.integers(0, 3),
@@ -59,10 +66,30 @@ speeches = st.builds(
     keep=st.integers(0, 15),
 )
 events = st.lists(
-    speeches | st.builds(Steps, st.integers(1, 9)) | st.builds(Cancel, st.integers(0, 3)),
+    speeches
+    | st.builds(Hear, st.integers(0, 3), st.integers(40, 70))
+    | st.builds(Steps, st.integers(1, 9))
+    | st.builds(Cancel, st.integers(0, 3)),
     min_size=3,
     max_size=14,
 )
+# What is heard beside others' turns: two at once, one that finds no row, one that is asked before
+# it has heard everything, one that is given up, one who goes on from what it has heard.
+HEARING: list[Event] = [
+    Speak(0, 20, 90),
+    Hear(1, 60),
+    Steps(6),
+    Hear(2, 50),
+    Hear(3, 55),
+    Steps(30),
+    Speak(1, 5, 30),
+    Steps(9),
+    Cancel(2),
+    Hear(2, 52),
+    Steps(60),
+    Speak(3, 11, 8),
+    Speak(2, 11, 8),
+]
 # Everything at least once: three at a time, a join in mid-decode, one who goes on from what the
 # company left, a cancel in the prompt and one in the answer, an end token and a stop string.
 EVERYTHING: list[Event] = [
@@ -93,31 +120,69 @@ class TieError(Exception):
 class Company:
     """A stage and its agents, each with its history by hand."""
 
-    def __init__(self, model: Any, max_batch_size: int, resident_bytes: int) -> None:
+    def __init__(
+        self, model: Any, max_batch_size: int, resident_bytes: int, max_rows: int = 0
+    ) -> None:
         self._model = model
         self._rig = StageRig(
-            model, max_batch_size=max_batch_size, chunk_tokens=8, resident_bytes=resident_bytes
+            model,
+            max_batch_size=max_batch_size,
+            chunk_tokens=8,
+            resident_bytes=resident_bytes,
+            schedule="adaptive" if max_rows else "fixed",
+            max_rows=max_rows,
         )
         self._tokens: dict[int, tuple[int, ...]] = {}
         self._chains: dict[int, list[Encoded]] = {}
         self._handles: dict[int, int] = {}
         self._running: dict[int, tuple[int, Speak, tuple[int, ...], list[int]]] = {}
+        self._hearing: dict[int, tuple[int, tuple[int, ...]]] = {}
         self._uid = 0
+
+    @property
+    def num_read(self) -> int:
+        """Tokens that were heard beside others who decoded."""
+        return self._rig.stage.counters.read_tokens
 
     def play(self, script: Sequence[Event]) -> None:
         """Let it all happen, and the rest run to its end."""
         for event in script:
             match event:
                 case Speak(agent) if agent not in self._running:
+                    self._wait_for(agent)
                     self._speak(event)
+                case Hear(agent, new) if agent not in self._running | self._hearing:
+                    self._hear(agent, new)
                 case Steps(num):
                     for _ in range(num):
                         self._step()
                 case Cancel(agent) if agent in self._running:
                     self._rig.stage.cancel(self._running.pop(agent)[0])
+                case Cancel(agent) if agent in self._hearing:
+                    self._rig.stage.cancel(self._hearing.pop(agent)[0])
                 case _:  # an agent takes one turn at a time, and who is silent has no caller
                     pass
-        while self._running:
+        while self._running or self._hearing:
+            self._step()
+
+    def _hear(self, agent: int, new: int) -> None:
+        self._uid += 1
+        told = (*self._tokens.get(agent, ()), *prompt(new, self._uid))
+        self._rig.submit(
+            self._uid,
+            told,
+            0,
+            pieces=self._chains.get(agent, ()),
+            handle=self._handles.get(agent),
+            background=True,
+        )
+        self._hearing[agent] = (self._uid, told)
+
+    def _wait_for(self, agent: int) -> None:
+        """Who is asked has what it hears first."""
+        if agent in self._hearing:
+            self._rig.stage.promote(self._hearing[agent][0])
+        while agent in self._hearing:
             self._step()
 
     def _speak(self, what: Speak) -> None:
@@ -162,9 +227,17 @@ class Company:
             elif self._rig.reason(uid) is not None:
                 assert answer == expected
                 self._over(agent, uid, told, answer)
+        for agent, (uid, told) in list(self._hearing.items()):
+            if isinstance(self._rig.events.get(uid, [None])[-1], JobDone):
+                del self._hearing[agent]
+                self._remember(agent, uid, told)
 
     def _over(self, agent: int, uid: int, told: tuple[int, ...], kept: list[int]) -> None:
         self._rig.stage.finish(uid, len(kept))
+        self._remember(agent, uid, (*told, *kept))
+        del self._running[agent]
+
+    def _remember(self, agent: int, uid: int, tokens: tuple[int, ...]) -> None:
         done = self._rig.events[uid][-1]
         assert isinstance(done, JobDone)
         old = self._chains.get(agent, [])
@@ -172,9 +245,8 @@ class Company:
             *(p for p in old if p.stop <= done.segments[0].start),
             *done.segments,
         ]
-        self._tokens[agent] = (*told, *kept)
+        self._tokens[agent] = tokens
         self._handles[agent] = uid
-        del self._running[agent]
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -189,20 +261,32 @@ def test_all_that_may_happen(model: Any, max_batch_size: int, resident_bytes: in
     Company(model, max_batch_size, resident_bytes).play(EVERYTHING)
 
 
+@pytest.mark.parametrize(
+    ("max_batch_size", "resident_bytes", "max_rows"), [(1, 0, 2), (2, 1 << 30, 3)], ids=["2", "3"]
+)
+def test_what_is_heard_beside_others_changes_nothing(
+    model: Any, max_batch_size: int, resident_bytes: int, max_rows: int
+) -> None:
+    company = Company(model, max_batch_size, resident_bytes, max_rows)
+    company.play(HEARING)
+    assert company.num_read > 90
+
+
 sizes: Mapping[str, Any] = {
     "script": events,
     "max_batch_size": st.sampled_from([1, 2, 4]),
     "resident_bytes": st.sampled_from([0, 1 << 30]),
+    "max_rows": st.sampled_from([0, 2, 3]),
 }
 
 
 @settings(max_examples=3)
 @given(**sizes)
 def test_company_changes_nothing(
-    model: Any, script: list[Event], max_batch_size: int, resident_bytes: int
+    model: Any, script: list[Event], max_batch_size: int, resident_bytes: int, max_rows: int
 ) -> None:
     try:
-        Company(model, max_batch_size, resident_bytes).play(script)
+        Company(model, max_batch_size, resident_bytes, max_rows).play(script)
     except TieError:
         reject()
 
@@ -211,9 +295,9 @@ def test_company_changes_nothing(
 @settings(max_examples=80)
 @given(**sizes)
 def test_company_changes_nothing_many_times(
-    model: Any, script: list[Event], max_batch_size: int, resident_bytes: int
+    model: Any, script: list[Event], max_batch_size: int, resident_bytes: int, max_rows: int
 ) -> None:
     try:
-        Company(model, max_batch_size, resident_bytes).play(script)
+        Company(model, max_batch_size, resident_bytes, max_rows).play(script)
     except TieError:
         reject()

@@ -8,6 +8,8 @@ from greenroom.runtime.cost import ChunkCost
 from greenroom.runtime.plan import (
     GAP_STEPS,
     GRAIN,
+    WORTH_FOLLOWING,
+    WORTH_READING,
     Budget,
     Lane,
     Phase,
@@ -15,6 +17,7 @@ from greenroom.runtime.plan import (
     background_chunk,
     chunk,
     decode_gap_s,
+    due,
     plan,
 )
 
@@ -27,6 +30,7 @@ budgets = st.builds(
     max_decode_gap_s=st.floats(0.001, 2.0),
     cost=costs,
     max_background_s=st.floats(0.001, 2.0),
+    max_rows=st.integers(0, 5),
 )
 
 
@@ -138,10 +142,19 @@ def test_two_that_prefill_alternate_and_all_come_to_an_end(
 @st.composite
 def with_background(draw: st.DrawFn) -> list[SequenceView]:
     """A stage on which some only hear; they never decode."""
+
+    def hears(s: SequenceView) -> SequenceView:
+        return msgspec.structs.replace(
+            s,
+            lane=Lane.BACKGROUND,
+            remaining=draw(st.integers(0, 100)) if s.remaining else 0,
+            open=draw(st.booleans()),
+            reads=s.phase is Phase.PREFILL and draw(st.booleans()),
+            near=s.phase is Phase.PREFILL or draw(st.booleans()),
+        )
+
     return [
-        msgspec.structs.replace(s, lane=Lane.BACKGROUND)
-        if s.phase is not Phase.DECODE and draw(st.booleans())
-        else s
+        hears(s) if s.phase is not Phase.DECODE and draw(st.booleans()) else s
         for s in draw(stages())
     ]
 
@@ -164,7 +177,9 @@ def test_the_background_gets_on_when_and_only_when_the_foreground_has_nothing_to
     hearing = [
         s
         for s in sequences
-        if s.lane is Lane.BACKGROUND and s.phase in (Phase.WAITING, Phase.PREFILL)
+        if s.lane is Lane.BACKGROUND
+        and s.phase in (Phase.WAITING, Phase.PREFILL)
+        and due(s, budget)
     ]
     assert (step.background is not None) == (
         bool(hearing) and step.prefill is None and not step.decode
@@ -185,3 +200,56 @@ def test_a_background_chunk_is_bounded_by_its_time(
     assert 1 <= tokens <= remaining
     if budget.schedule == "adaptive" and tokens > GRAIN:
         assert budget.cost.seconds(tokens, context) <= budget.max_background_s + 1e-6
+
+
+@given(with_background(), budgets)
+def test_who_hears_reads_along_only_in_rows_that_replies_leave(
+    sequences: list[SequenceView], budget: Budget
+) -> None:
+    step = plan(sequences, budget)
+    assert len(step.read) <= max(0, budget.max_rows - len(step.decode))
+    assert not step.read or step.decode
+    assert not step.read or budget.schedule == "adaptive"
+    for uid in step.read:
+        assert sequences[uid].lane is Lane.BACKGROUND
+        assert sequences[uid].remaining > 0
+        assert step.num_tokens[uid] == 1
+
+
+@given(with_background(), budgets)
+def test_who_reads_stays_while_there_is_a_row(
+    sequences: list[SequenceView], budget: Budget
+) -> None:
+    """Nobody is sent away for another who hears: joining and leaving cost everybody."""
+    step = plan(sequences, budget)
+    readers = {s.uid for s in sequences if s.reads and s.remaining}
+    if step.read and readers - set(step.read):
+        assert set(step.read) <= readers
+
+
+@given(with_background(), budgets)
+def test_a_row_is_taken_whenever_it_is_worth_it(
+    sequences: list[SequenceView], budget: Budget
+) -> None:
+    step = plan(sequences, budget)
+    worth = [
+        s
+        for s in sequences
+        if s.lane is Lane.BACKGROUND
+        and s.phase in (Phase.WAITING, Phase.PREFILL)
+        and s.near
+        and s.remaining >= (WORTH_FOLLOWING if s.open else WORTH_READING)
+    ]
+    if step.decode and worth and budget.schedule == "adaptive":
+        assert len(step.read) >= min(len(worth), budget.max_rows - len(step.decode))
+
+
+@given(st.integers(0, 5000), budgets)
+def test_a_fixed_chunk_is_whole_where_more_is_to_come(remaining: int, budget: Budget) -> None:
+    view = SequenceView(0, Phase.PREFILL, remaining, 0, lane=Lane.BACKGROUND, open=True)
+    background = plan([view], budget).background
+    if budget.schedule == "fixed":
+        assert (background is None) == (remaining < budget.chunk_tokens)
+        assert background is None or background[1] == budget.chunk_tokens
+    else:
+        assert (background is None) == (remaining == 0)

@@ -6,13 +6,13 @@ import mlx.core as mx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlx_lm.models.cache import KVCache
+from mlx_lm.models.cache import KVCache, make_prompt_cache
 
-from greenroom.runtime.cache import restore
 from greenroom.runtime.codec import DEFAULT_CODEC
 from greenroom.runtime.encoding import decode
 from greenroom.runtime.job import JobDone, JobProgress, JobStarted
 from greenroom.runtime.records import Sampling
+from greenroom.runtime.restore import restore
 from tests.tiny import StageRig, alone, prompt, tiny_llama, token
 
 
@@ -349,3 +349,92 @@ def test_how_far_a_prompt_has_been_read_is_told_after_every_chunk_but_its_last(m
     rig.run()
     assert [e.done_tokens for e in rig.events[1] if isinstance(e, JobProgress)] == [16, 32]
     assert not any(isinstance(e, JobProgress) for e in rig.events[2])
+
+
+def test_what_is_heard_beside_a_reply_is_what_a_prefill_gives(model: Any) -> None:
+    """Within 1e-4, as a prefill in one piece; nobody's tokens change, and no chunk is due."""
+    rig = StageRig(model, schedule="adaptive", max_rows=2)
+    rig.submit(1, prompt(20, 1), 90)
+    while len(rig.tokens(1)) < 3:
+        rig.stage.step()
+    rig.submit(2, prompt(60), 0, background=True)
+    rig.run()
+    assert rig.stage.counters.read_tokens == 60
+    assert chunks(rig) == 0
+    assert rig.tokens(1) == alone(model, prompt(20, 1), 90)
+    assert [type(e) for e in rig.events[2]] == [JobStarted, JobDone]
+    (heard,) = rig.done(2).segments
+    cache = make_prompt_cache(model)
+    mx.eval(model(mx.array([prompt(60)]), cache=cache))
+    for layer, whole in enumerate(cache):
+        for ours, theirs in zip(
+            decode(rig.spec, heard.payload).rows(layer),
+            (whole.keys[..., :60, :], whole.values[..., :60, :]),
+            strict=True,
+        ):
+            assert mx.allclose(ours, theirs, rtol=0, atol=1e-4).item()
+
+
+def test_who_reads_goes_on_in_chunks_when_the_others_have_ended(model: Any) -> None:
+    rig = StageRig(model, schedule="adaptive", max_rows=2)
+    rig.submit(1, prompt(20, 1), 12)
+    rig.submit(2, prompt(60), 0, background=True)
+    rig.run()
+    assert 0 < rig.stage.counters.read_tokens < 12
+    assert chunks(rig) > 0
+    rig.submit(3, prompt(70), 8, pieces=rig.done(2).segments)
+    rig.run()
+    assert rig.tokens(3) == alone(model, prompt(70), 8)
+
+
+def test_who_reads_is_taken_out_at_once_when_somebody_waits_for_it(model: Any) -> None:
+    rig = StageRig(model, schedule="adaptive", max_rows=2)
+    rig.submit(1, prompt(20, 1), 200)
+    rig.submit(2, prompt(80), 0, background=True)
+    while rig.stage.counters.read_tokens < 10:
+        rig.stage.step()
+    rig.stage.promote(2)
+    assert rig.stage.caches(2)[0].offset == 10
+    before = len(rig.tokens(1))
+    while not isinstance(rig.events[2][-1], JobDone):
+        rig.stage.step()
+    assert rig.stage.counters.read_tokens == 10
+    assert len(rig.tokens(1)) - before <= 10, "in chunks, not token by token"
+    rig.submit(3, prompt(90), 8, pieces=rig.done(2).segments)
+    rig.run()
+    assert rig.tokens(3) == alone(model, prompt(90), 8)
+    assert rig.tokens(1) == alone(model, prompt(20, 1), 200)
+
+
+def test_a_reply_takes_the_row_of_one_who_reads(model: Any) -> None:
+    rig = StageRig(model, schedule="adaptive", max_rows=2)
+    rig.submit(1, prompt(20, 1), 60)
+    rig.submit(2, prompt(80), 0, background=True)
+    while rig.stage.counters.read_tokens < 10:
+        rig.stage.step()
+    rig.submit(3, prompt(9, 2), 20)
+    while not rig.tokens(3):
+        rig.stage.step()
+    rig.stage.step()
+    read = rig.stage.counters.read_tokens
+    while rig.reason(3) is None:
+        rig.stage.step()
+    assert rig.stage.counters.read_tokens == read, "two rows, and two replies"
+    rig.run()
+    assert rig.stage.counters.read_tokens > read
+    assert rig.tokens(1) == alone(model, prompt(20, 1), 60)
+    assert rig.tokens(3) == alone(model, prompt(9, 2), 20)
+
+
+def test_one_who_reads_can_be_given_up_at_any_step(model: Any) -> None:
+    for num_read in (1, 7):
+        rig = StageRig(model, schedule="adaptive", max_rows=2)
+        rig.submit(1, prompt(20, 1), 40)
+        rig.submit(2, prompt(80), 0, background=True)
+        while rig.stage.counters.read_tokens < num_read:
+            rig.stage.step()
+        rig.stage.cancel(2)
+        rig.run()
+        assert rig.stage.counters.read_tokens == num_read
+        assert rig.tokens(1) == alone(model, prompt(20, 1), 40)
+        assert rig.stage.count().memory.stage == 0

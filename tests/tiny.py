@@ -84,12 +84,13 @@ class StageRig:
         resident_bytes: int = 0,
         memory_bytes: int = 1 << 40,
         schedule: Literal["adaptive", "fixed"] = "fixed",
+        max_rows: int = 0,
     ) -> None:
         self.codec: Codec = codec_named(codec)
         self.spec = extract_spec(model, {"max_position_embeddings": 2048})
         self.events: dict[int, list[JobEvent]] = {}
         limits = StageLimits(
-            max_batch_size, chunk_tokens, schedule, 0.5, resident_bytes, memory_bytes
+            max_batch_size, chunk_tokens, schedule, 0.5, resident_bytes, memory_bytes, max_rows
         )
         self.stage = Stage(last_position_head(model), self.spec, self.codec, limits, self._emit)
 
