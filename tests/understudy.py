@@ -14,10 +14,10 @@ import mlx.core as mx
 import msgspec
 from mlx_lm.models.cache import make_prompt_cache
 
-from greenroom.runtime.cache import restore
 from greenroom.runtime.codec import Payload
 from greenroom.runtime.job import Encoded, JobStarted
 from greenroom.runtime.loader import load
+from greenroom.runtime.restore import restore
 from greenroom.runtime.segments import Piece, chain_tokens
 from tests.tiny import StageRig, alone, token
 
