@@ -1,5 +1,6 @@
 """What happens next in a scene. Pure: from its transcript to moves, which somebody else makes."""
 
+import re
 from collections.abc import Sequence
 
 from greenroom.runtime.ballot import Ballot, announcement, ask_for, read_ranking, tally
@@ -47,10 +48,10 @@ def next_entries(so_far: Transcript, budget: int | None = None) -> list[Entry]:
 
     When no cue is open either, the scene rests: it is over, or ``budget`` is used up.
     """
+    for poll in so_far.open_polls.values():  # one may be held when all is over, too
+        return _poll_on(so_far, poll)
     if so_far.ended is not None:
         return []
-    for poll in so_far.open_polls.values():
-        return _poll_on(so_far, poll)
     if so_far.phase < 0:
         return _begin(so_far, 0)
     if so_far.stopped is not None or so_far.turns_left() == 0:
@@ -70,7 +71,7 @@ def who_is_next(so_far: Transcript) -> str | None:
 
 def cue_for(so_far: Transcript, name: str) -> list[Entry]:
     """Cue one member out of turn. Raises InvalidRequest (``member``)."""
-    so_far.scenario.member(name)
+    name = so_far.scenario.member(name).name
     return [_cue(so_far, name, so_far.next_number, so_far.next_number)]
 
 
@@ -127,10 +128,9 @@ def ending(so_far: Transcript, cue: Cue, answer: str | None, reason: str = "") -
 def spoken_text(answer: str, speaker: str) -> str:
     """An answer as the others hear it: a small model likes to begin with its own name."""
     text = answer.strip()
-    for prefix in (f"{speaker}:", f"**{speaker}**:", f"**{speaker}:**"):
-        if text.casefold().startswith(prefix.casefold()):
-            return text[len(prefix) :].strip()
-    return text
+    name = re.escape(speaker)
+    own = re.match(rf"(?:{name}:|\*\*{name}(?:\*\*:|:\*\*))", text, re.IGNORECASE)
+    return text[own.end() :].strip() if own else text
 
 
 def _begin(so_far: Transcript, index: int) -> list[Entry]:
