@@ -13,6 +13,7 @@ from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.inspect import SystemInfo
 from greenroom.runtime.records import (
     AgentInfo,
+    ChatMessage,
     Forgotten,
     Heard,
     HearRequest,
@@ -75,7 +76,9 @@ class House(Protocol):
     ``hear`` tells an agent something without asking for an answer, and returns before it is heard:
     it raises ``InvalidRequest``, ``MailboxFull`` or ``Unavailable``. ``heard`` says how far the
     agent has got; with ``settled`` it waits until all of it is durable, and raises what prevents
-    that. ``status`` raises ``Unavailable`` while the stage cannot answer. ``meter`` measures turns.
+    that. ``overhear`` has an agent get ready for a message of which this much has been said so far,
+    or for none any more; it only saves time, and what is said must be told in full in the end.
+    ``status`` raises ``Unavailable`` while the stage cannot answer. ``meter`` measures turns.
 
     What can be done with an agent's memory raises ``NotFound`` (param "agent") for one that is not
     there. ``spawn`` finds or makes one, and raises ``Conflict`` where it exists with another system
@@ -115,6 +118,8 @@ class House(Protocol):
     async def hear(self, request: HearRequest) -> None: ...
 
     async def heard(self, namespace: str, agent: str, *, settled: bool = True) -> Heard: ...
+
+    async def overhear(self, namespace: str, agent: str, message: ChatMessage | None) -> None: ...
 
     async def agents(self, namespace: str) -> list[AgentInfo]: ...
 

@@ -15,6 +15,7 @@ import msgspec
 from greenroom.actors.audience import Audience
 from greenroom.actors.house import House
 from greenroom.actors.ongoing import opened
+from greenroom.actors.prompter import Prompter
 from greenroom.actors.scene_messages import Interrupted, Speaking, Tell, Token
 from greenroom.runtime.clock import Clock
 from greenroom.runtime.errors import (
@@ -24,7 +25,7 @@ from greenroom.runtime.errors import (
     NotFound,
     Unavailable,
 )
-from greenroom.runtime.plot import ending, next_entries, who_is_next
+from greenroom.runtime.plot import ending, listeners, next_entries, who_is_next
 from greenroom.runtime.records import (
     ChatMessage,
     HearRequest,
@@ -92,6 +93,7 @@ class Performance:
         self._clock = clock
         self._running: dict[asyncio.Task[_Outcome], Cue] = {}
         self._heard: dict[str, int] = {}  # up to where each agent has been told what was said
+        self._prompter = Prompter(namespace, house, clock)
         self._told: deque[Told] = deque()
         self._news = asyncio.Event()
 
@@ -248,6 +250,8 @@ class Performance:
 
     def _start(self, cue: Cue) -> None:
         if cue not in self._running.values():
+            member = self._transcript.scenario.member(cue.speaker)
+            self._prompter.leave(agent_of(member, cue.phase))
             self._running[asyncio.ensure_future(self._turn(cue))] = cue
 
     async def _turn(self, cue: Cue) -> _Outcome:
@@ -282,6 +286,7 @@ class Performance:
         return _Outcome(await self._ask(cue, repeat))
 
     async def _ask(self, cue: Cue, request: TurnRequest) -> TurnDone:
+        said = ""
         async with opened(self._house, request) as turn:
             started = turn.started
             self._audience.put(
@@ -296,11 +301,18 @@ class Performance:
                 match event:
                     case TextDelta(text=text) if text:
                         self._audience.put(Token(cue=cue.number, speaker=cue.speaker, text=text))
+                        said += text
+                        self._prompt(cue, said)
                     case TurnDone():
                         return event
                     case _:  # a token whose character is not complete yet
                         pass
         raise AssertionError("a turn that has no end raises")
+
+    def _prompt(self, cue: Cue, said: str) -> None:
+        scenario = self._transcript.scenario
+        hearing = [scenario.member(name) for name in listeners(self._transcript, cue)]
+        self._prompter.prompt(cue, said, [agent_of(member, cue.phase) for member in hearing])
 
     def _request(self, cue: Cue) -> TurnRequest:
         so_far = self._transcript
@@ -336,6 +348,7 @@ class Performance:
             task.cancel()
         if self._running:
             await asyncio.wait(self._running)
+        await self._prompter.stop()
         for task in self._running:
             if not task.cancelled():
                 task.exception()  # one failure is raised already
