@@ -340,6 +340,10 @@ class _Ended(msgspec.Struct):
             told.append(
                 f"tool_call_unread: {unread} calls could not be read and are told as content"
             )
+        if broken := sum(c.parts.broken for c in self.choices):
+            told.append(
+                f"tool_call_broken: the arguments of {broken} calls are not whole, or not JSON"
+            )
         if any(c.out_of_memory for c in self.choices):
             told.append("out_of_memory: there was no memory for another token of the answer")
         return tuple(told)

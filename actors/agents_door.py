@@ -17,7 +17,7 @@ from greenroom.actors.agents_requests import (
     read_spawn,
 )
 from greenroom.actors.answers import HEAD_HEADER, json_answer
-from greenroom.actors.frames import Failed
+from greenroom.actors.frames import failed
 from greenroom.actors.guard import NAMESPACE
 from greenroom.actors.house import House
 from greenroom.actors.identity import AGENT_HEADER, named
@@ -170,12 +170,11 @@ class AgentsDoor:
     async def _stream(
         self, request: Request, said: SayBody, turn: TurnRequest, agent: str
     ) -> web.StreamResponse:
-        def failed(told: Problem) -> bytes:
-            return framed(msgspec.json.encode(Failed(None, agent, told.error)), "error")
+        def broken(told: Problem) -> bytes:
+            return framed(msgspec.json.encode(failed(told, None, agent)), "error")
 
-        keepalive_s = self._house.settings.server.keepalive_s
         async with (
-            streaming(request, keepalive_s, failed) as stream,
+            streaming(request, self._house.settings.server, broken) as stream,
             opened(self._house, turn) as ongoing,
         ):
             started = ongoing.started

@@ -23,6 +23,7 @@ from greenroom.actors.limits import allow_many_sockets
 from greenroom.actors.meter import Meter
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.production import Ground, Play, vital
+from greenroom.actors.scene_messages import TheatreMessage
 from greenroom.actors.scribe import Scribe
 from greenroom.actors.stagehand import Stagehand
 from greenroom.actors.theatre import Scenes, Theatre
@@ -39,6 +40,7 @@ from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.loader import last_position_head, load, pick_device, pick_platform
 from greenroom.runtime.logs import start_logging
 from greenroom.runtime.mailbox import MailboxSpec
+from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.spec import extract_spec
 from greenroom.runtime.stage import Stage
@@ -61,7 +63,12 @@ async def open_house(settings: Settings) -> AsyncIterator[Playhouse]:
     scribe = Scribe(ledger)
     try:
         async with System() as system:
-            yield await _people(system, settings, ground, play, scribe)
+            house, theatre = await _people(system, settings, ground, play, scribe)
+            try:
+                yield house
+            finally:
+                # First: scenes need their agents to the end, who may have come later (a swap).
+                await system.stop(theatre)
     finally:
         await scribe.close()
         await asyncio.to_thread(ledger.close)
@@ -94,7 +101,7 @@ def bring(settings: Settings, name: str) -> Play:
 
 async def _people(
     system: System, settings: Settings, ground: Ground, play: Play, scribe: Scribe
-) -> Playhouse:
+) -> tuple[Playhouse, Ref[TheatreMessage]]:
     """Put up the first production, and bring in whoever stays when it is replaced."""
 
     def set_stage(play: Play, emit: Emit, flush: Flush) -> tuple[Stage, ModelFacts]:
@@ -112,7 +119,7 @@ async def _people(
     theatre = system.spawn("theatre", make_theatre, supervision=vital())
     scenes = Scenes(theatre, scribe, settings.actors.channel_capacity)
     house = Playhouse(settings, hand, system, scenes)
-    return house
+    return house, theatre
 
 
 def make_stage(

@@ -49,9 +49,8 @@ class ChatDoor:
     async def _stream(
         self, request: web.Request, call: ChatCall, answer: Answer
     ) -> web.StreamResponse:
-        keepalive_s = self._house.settings.server.keepalive_s
         async with (
-            streaming(request, keepalive_s) as stream,
+            streaming(request, self._house.settings.server) as stream,
             opened(self._house, call.turn) as turn,
         ):
             started = turn.started

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from greenroom.actors.problems import ErrorBody
+from greenroom.actors.problems import ErrorBody, Problem
 from greenroom.runtime.records import FinishReason, Timings, ToolCall, ToolCallDelta, Usage
 
 SUBPROTOCOL = "greenroom.v1"
@@ -93,17 +93,27 @@ class HeardFrame(msgspec.Struct, frozen=True, tag_field="type", tag="heard"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
-    """A frame or a turn went wrong; the socket stays open."""
+    """A frame or a turn went wrong; the socket stays open.
+
+    ``status`` is what the answer to a request would have had, ``retry_after_s`` its Retry-After.
+    """
 
     id: str | None
     agent: str | None
     error: ErrorBody
+    status: int = 500
+    retry_after_s: int | None = None
 
 
 class Pong(msgspec.Struct, frozen=True, tag_field="type", tag="pong"):
     """The answer to a ping."""
 
     id: str | None
+
+
+def failed(told: Problem, frame_id: str | None, agent: str | None) -> Failed:
+    """A problem as a frame."""
+    return Failed(frame_id, agent, told.error, told.status, told.retry_after_s)
 
 
 TurnFrame = Started | Progress | Token | ToolFrame | UsageFrame | Done | Cancelled | Failed

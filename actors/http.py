@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 from greenroom.actors.cors import Cors
 from greenroom.actors.guard import Guard, guarding
 from greenroom.actors.house import House
-from greenroom.actors.limits import reading_in
+from greenroom.actors.limits import Turnstile, taking_in
 from greenroom.actors.metrics import MetricsDoor
 from greenroom.actors.openapi import document
 from greenroom.actors.problems import problem
@@ -42,18 +42,22 @@ def build_app(house: House, *, host: str | None = None) -> web.Application:
         allowed_origins=server.allowed_origins,
     )
     metrics, cors = MetricsDoor(house), Cors(server.allowed_origins)
+    turns = Turnstile(server.max_turns, "turns", house.meter.rejected)
+    open_sockets = Turnstile(server.max_sockets, "sockets", house.meter.rejected)
+    sockets = SocketDoor(house, open_sockets, turns)
+    scene_sockets = SceneSocketDoor(house, open_sockets)
+    routes = [*routes_of(house, metrics, sockets), *scene_routes(house, scene_sockets)]
+    asking = frozenset(route.handler for route in routes if route.streams)
     app = web.Application(
         middlewares=[
             metrics.counting,
             _edge,
             cors.preflight,
             guarding(guard),
-            reading_in(server.body_timeout_s),
+            taking_in(server.body_timeout_s, turns, asking),
         ],
         client_max_size=server.max_body_mb << 20,
     )
-    sockets, scene_sockets = SocketDoor(house), SceneSocketDoor(house)
-    routes = [*routes_of(house, metrics, sockets), *scene_routes(house, scene_sockets)]
     described = document(routes)
 
     async def openapi(_request: web.Request) -> web.Response:
@@ -80,9 +84,12 @@ async def serve_http(house: House, host: str, port: int) -> AsyncIterator[str]:
     end, and what is left is cancelled. Raises ``SettingsError`` when the address cannot be bound.
     """
     app = build_app(house, host=host)
-    drain_s = house.settings.server.drain_s
+    server = house.settings.server
+    drain_s = server.drain_s
     runner = web.AppRunner(
         app,
+        # It counts from the connection on, and until a whole head is there.
+        keepalive_timeout=server.head_timeout_s,
         # A client that leaves cancels its handler, and so its turn, wherever that is.
         handler_cancellation=True,
         shutdown_timeout=drain_s,

@@ -30,7 +30,7 @@ class LegacyDoor:
         answer = LegacyAnswer(model, self._house.model.fingerprint, call)
         if not call.stream:
             return await self._whole(call, answer)
-        async with streaming(request, self._house.settings.server.keepalive_s) as stream:
+        async with streaming(request, self._house.settings.server) as stream:
             for number in range(len(call.turns)):
                 await self._events(stream, call, answer, number)
             await stream.send(framed(b"[DONE]"))

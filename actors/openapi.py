@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -34,7 +35,7 @@ class Query(msgspec.Struct, frozen=True):
     words: str
 
 
-class Route(msgspec.Struct, frozen=True, kw_only=True):
+class Route(msgspec.Struct, frozen=True):
     """A handler, where it is reached, and what it takes and gives.
 
     ``answer`` is the type of the JSON in a good answer (None: an object, or ``media`` that is not
@@ -53,6 +54,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     upload: bool = False
     query: Sequence[Query] = ()
     streams: bool = False
+
+
+get = partial(Route, "GET")
+post = partial(Route, "POST")
+delete = partial(Route, "DELETE")
 
 
 class ErrorDocument(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from greenroom.actors.answers import json_answer
 from greenroom.actors.guard import NAMESPACE
 from greenroom.actors.house import House
 from greenroom.actors.identity import named
+from greenroom.actors.limits import pieces_in, taken
 from greenroom.runtime.errors import InvalidRequest
 
 CHUNK_BYTES = 1 << 18
@@ -32,10 +33,11 @@ class PortageDoor:
             }
         )
         await response.prepare(request)
+        reader_timeout_s = self._house.settings.server.reader_timeout_s
         try:
-            await response.write(first)
+            await taken(request, response, first, reader_timeout_s)
             async for chunk in chunks:
-                await response.write(chunk)
+                await taken(request, response, chunk, reader_timeout_s)
         except Exception as error:
             # The status is gone: an answer without its end is how the client learns of it.
             raise ConnectionResetError("the export broke off") from error
@@ -55,9 +57,10 @@ class PortageDoor:
         return json_answer(info, status=201)
 
     async def _body(self, request: web.Request) -> AsyncIterator[bytes]:
-        limit = self._house.settings.server.max_import_mb << 20
+        server = self._house.settings.server
+        limit = server.max_import_mb << 20
         num_bytes = 0
-        async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+        async for chunk in pieces_in(request.content, CHUNK_BYTES, server.body_timeout_s):
             num_bytes += len(chunk)
             if num_bytes > limit:
                 raise InvalidRequest(

@@ -47,11 +47,15 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """An error as it is told: a status, headers and a body."""
+    """An error as it is told: a status, headers and a body.
+
+    ``retry_after_s`` is given where trying again may help, in whole seconds, as ``Retry-After`` is.
+    """
 
     status: int
     error: ErrorBody
-    headers: dict[str, str]
+    headers: Mapping[str, str] = {}
+    retry_after_s: int | None = None
 
     def json(self) -> bytes:
         """The body ``{"error": {…}}``."""
@@ -59,10 +63,12 @@ class Problem(msgspec.Struct, frozen=True):
 
     def response(self) -> web.Response:
         """The problem as a whole HTTP response."""
+        after_s = self.retry_after_s
+        waiting = {} if after_s is None else {"Retry-After": str(after_s)}
         return web.Response(
             status=self.status,
             body=self.json(),
-            headers=self.headers,
+            headers={**self.headers, **waiting},
             content_type="application/json",
         )
 
@@ -74,12 +80,12 @@ def problem(error: Exception, request_id: str) -> Problem:
     for kind in type(error).__mro__:
         if kind in _TABLE:
             status, name = _TABLE[kind]
-            return Problem(status, _body(error, name), _headers(error))
+            return Problem(status, _body(error, name), _headers(error), _retry_after_s(error))
     log.error("request %s failed", request_id, exc_info=error)
     body = ErrorBody(
         f"Something went wrong here; request id {request_id}.", "server_error", code="internal"
     )
-    return Problem(500, body, {})
+    return Problem(500, body)
 
 
 def _body(error: Exception, name: str) -> ErrorBody:
@@ -109,13 +115,11 @@ def _code(error: Exception) -> str | None:
 
 
 def _headers(error: Exception) -> dict[str, str]:
-    match error:
-        case Unauthorized():
-            return {"WWW-Authenticate": "Bearer"}
-        case Unavailable():
-            return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
-        case _:
-            return {}
+    return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
+
+
+def _retry_after_s(error: Exception) -> int | None:
+    return max(1, math.ceil(error.retry_after_s)) if isinstance(error, Unavailable) else None
 
 
 def _http_problem(error: web.HTTPException) -> Problem:

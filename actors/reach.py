@@ -4,6 +4,8 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import Protocol
 
 from greenroom.actors.house import ModelCard, Status
+from greenroom.actors.scene_messages import SceneEvent, SceneInfo, Tell
+from greenroom.runtime.ballot import Tally
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.records import (
     AgentInfo,
@@ -16,6 +18,32 @@ from greenroom.runtime.records import (
     TurnEvent,
     TurnRequest,
 )
+from greenroom.runtime.scenario import Scenario, Vote
+from greenroom.runtime.transcript import Entry, Line
+
+
+class SceneReach(Protocol):
+    """The part of ``Scenes`` that works from afar too: the methods are those of ``Scenes``."""
+
+    async def create(self, namespace: str, scenario: Scenario) -> SceneInfo: ...
+
+    async def list(self, namespace: str) -> list[SceneInfo]: ...
+
+    async def info(self, namespace: str, name: str) -> SceneInfo: ...
+
+    async def entries(self, namespace: str, name: str) -> tuple[Entry, ...]: ...
+
+    async def delete(self, namespace: str, name: str) -> None: ...
+
+    async def tell(self, namespace: str, name: str, told: Tell) -> Line: ...
+
+    async def tally(self, namespace: str, name: str, vote: Vote) -> Tally: ...
+
+    async def perform(
+        self, namespace: str, name: str, turns: int | None = None, speaker: str | None = None
+    ) -> Channel[SceneEvent]: ...
+
+    async def watch(self, namespace: str, name: str) -> Channel[SceneEvent]: ...
 
 
 class Reach(Protocol):
@@ -30,6 +58,9 @@ class Reach(Protocol):
 
     @property
     def model(self) -> ModelCard: ...
+
+    @property
+    def scenes(self) -> SceneReach: ...
 
     async def open_turn(self, request: TurnRequest) -> Channel[TurnEvent]: ...
 

@@ -10,12 +10,13 @@ import msgspec
 from greenroom.actors.client_frames import Resume, Say
 from greenroom.actors.frames import (
     Cancelled,
-    Failed,
     Last,
     Token,
     TurnFrame,
+    failed,
 )
 from greenroom.actors.house import House
+from greenroom.actors.limits import Turnstile
 from greenroom.actors.ongoing import opened
 from greenroom.actors.problems import problem
 from greenroom.actors.telling import Teller
@@ -34,10 +35,11 @@ class Recording:
     effect once the last frame is recorded.
     """
 
-    def __init__(self, house: House, say: Say, request_id: str) -> None:
+    def __init__(self, house: House, turns: Turnstile, say: Say, request_id: str) -> None:
         self.say = say
         self.followers = 0
         self._house = house
+        self._turns = turns
         self._request_id = request_id
         self._frames: list[TurnFrame] = []
         self._read = 0
@@ -124,14 +126,18 @@ class Recording:
         say = self.say
         teller = Teller(say.id, say.agent, progress=say.progress)
         try:
-            async with opened(self._house, say.turn) as turn:
-                self._record(*teller.tell(turn.started))
-                async for event in turn.events():
-                    self._record(*teller.tell(event))
-                    await self._wait_for_reader()
+            with self._turns.passed():
+                await self._play(teller)
         except Exception as error:  # the socket's edge: told to the client, and the socket goes on
-            told = problem(error, self._request_id).error
-            self._record(Failed(say.id, say.agent, told))
+            told = problem(error, self._request_id)
+            self._record(failed(told, say.id, say.agent))
+
+    async def _play(self, teller: Teller) -> None:
+        async with opened(self._house, self.say.turn) as turn:
+            self._record(*teller.tell(turn.started))
+            async for event in turn.events():
+                self._record(*teller.tell(event))
+                await self._wait_for_reader()
 
 
 class RecordingKey(msgspec.Struct, frozen=True):
@@ -148,8 +154,9 @@ class Recordings:
     A turn that nobody comes back to within that time is given up.
     """
 
-    def __init__(self, house: House, keep_s: float) -> None:
+    def __init__(self, house: House, turns: Turnstile, keep_s: float) -> None:
         self._house = house
+        self._turns = turns
         self._keep_s = keep_s
         self._kept: OrderedDict[RecordingKey, Recording] = OrderedDict()
         self._timers: dict[RecordingKey, asyncio.TimerHandle] = {}
@@ -165,7 +172,7 @@ class Recordings:
         """
         key = _key(say)
         if key is None:
-            return Recording(self._house, say, request_id)
+            return Recording(self._house, self._turns, say, request_id)
         before = self._kept.get(key)
         if before is not None and not before.ended:
             raise Conflict(
@@ -175,7 +182,7 @@ class Recordings:
             )
         self._forget(key)
         self._make_room()
-        self._kept[key] = recording = Recording(self._house, say, request_id)
+        self._kept[key] = recording = Recording(self._house, self._turns, say, request_id)
         return recording
 
     def find(self, namespace: str, resume: Resume) -> Recording:

@@ -69,7 +69,7 @@ def event_of(frame: ServerFrame) -> TurnEvent | None:
                 tool_calls=frame.tool_calls,
             )
         case Failed():
-            raise error_of(frame.error)
+            raise error_of(frame.error, status=frame.status, wait_s=frame.retry_after_s or 1.0)
         case _:
             return None
 

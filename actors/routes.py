@@ -25,7 +25,7 @@ from greenroom.actors.legacy_door import LegacyDoor
 from greenroom.actors.lobby import Lobby
 from greenroom.actors.metrics import MetricsDoor
 from greenroom.actors.openai import ChatBody
-from greenroom.actors.openapi import Query, Route
+from greenroom.actors.openapi import Query, Route, delete, get, post
 from greenroom.actors.portage_door import PortageDoor
 from greenroom.actors.websocket import SocketDoor
 from greenroom.runtime.records import AgentInfo, Heard, Probe
@@ -36,175 +36,77 @@ _PAGE = (
     Query("after", "string", "Only names behind this one."),
     Query("prefix", "string", "Only names that begin like this."),
 )
+_SETTLED = Query("settled", "boolean", "Wait until all of it is durable.")
 _BYTES = "application/octet-stream"
+_SCHEMA = "application/schema+json"
 
 
 def routes_of(house: House, metrics: MetricsDoor, sockets: SocketDoor) -> list[Route]:
     """The routes in front of ``house``."""
+    lobby = Lobby(house)
     return [
-        *_small(Lobby(house), metrics),
+        get("/health", lobby.health),
+        get("/health/ready", lobby.ready),
+        get("/metrics", metrics.get, media="text/plain"),
+        get("/v1/models", lobby.models),
+        get("/v1/models/{id:.+}", lobby.model),
         *_openai(ChatDoor(house), LegacyDoor(house)),
-        *_agents(AgentsDoor(house)),
-        *_memories(AgentsDoor(house), PortageDoor(house)),
+        *_agents(AgentsDoor(house), PortageDoor(house)),
         *_admin(AdminDoor(house)),
-        Route(method="GET", path=f"{_AGENT}/stream", handler=sockets.one, status=101),
-        Route(method="GET", path="/v1/stream", handler=sockets.many, status=101),
-        Route(
-            method="GET",
-            path="/v1/stream/schema",
-            handler=sockets.schema,
-            media="application/schema+json",
-        ),
-    ]
-
-
-def _small(lobby: Lobby, metrics: MetricsDoor) -> list[Route]:
-    return [
-        Route(method="GET", path="/health", handler=lobby.health),
-        Route(method="GET", path="/health/ready", handler=lobby.ready),
-        Route(method="GET", path="/metrics", handler=metrics.get, media="text/plain"),
-        Route(method="GET", path="/v1/models", handler=lobby.models),
-        Route(method="GET", path="/v1/models/{id:.+}", handler=lobby.model),
+        get(f"{_AGENT}/stream", sockets.one, status=101),
+        get("/v1/stream", sockets.many, status=101),
+        get("/v1/stream/schema", sockets.schema, media=_SCHEMA),
     ]
 
 
 def _openai(chat: ChatDoor, legacy: LegacyDoor) -> list[Route]:
     return [
-        Route(
-            method="POST",
-            path="/v1/chat/completions",
-            handler=chat.post,
+        post(
+            "/v1/chat/completions",
+            chat.post,
+            Completion,
             body=ChatBody,
             required=("messages",),
-            answer=Completion,
             streams=True,
         ),
-        Route(
-            method="POST",
-            path="/v1/completions",
-            handler=legacy.post,
+        post(
+            "/v1/completions",
+            legacy.post,
+            LegacyCompletion,
             body=CompletionBody,
             required=("prompt",),
-            answer=LegacyCompletion,
             streams=True,
         ),
     ]
 
 
-def _agents(agents: AgentsDoor) -> list[Route]:
+def _agents(door: AgentsDoor, portage: PortageDoor) -> list[Route]:
     return [
-        Route(
-            method="POST",
-            path="/v1/agents",
-            handler=agents.spawn,
-            body=SpawnBody,
-            required=("name",),
-            answer=AgentInfo,
-        ),
-        Route(method="GET", path="/v1/agents", handler=agents.list, query=_PAGE, answer=AgentList),
-        Route(method="GET", path=_AGENT, handler=agents.find, answer=AgentInfo),
-        Route(method="DELETE", path=_AGENT, handler=agents.delete, answer=Deleted),
-        Route(
-            method="POST",
-            path=f"{_AGENT}/say",
-            handler=agents.say,
-            body=SayBody,
-            answer=Answered,
-            streams=True,
-        ),
-        Route(
-            method="POST",
-            path=f"{_AGENT}/hear",
-            handler=agents.hear,
-            body=HearBody,
-            required=("content",),
-            answer=Heard,
-            status=202,
-        ),
-        Route(
-            method="GET",
-            path=f"{_AGENT}/heard",
-            handler=agents.heard,
-            query=(Query("settled", "boolean", "Wait until all of it is durable."),),
-            answer=Heard,
-        ),
-        Route(
-            method="POST", path=f"{_AGENT}/probe", handler=agents.probe, body=SayBody, answer=Probe
-        ),
+        post("/v1/agents", door.spawn, AgentInfo, body=SpawnBody, required=("name",)),
+        get("/v1/agents", door.list, AgentList, query=_PAGE),
+        post("/v1/agents/import", portage.import_own, AgentInfo, 201, upload=True),
+        get(_AGENT, door.find, AgentInfo),
+        delete(_AGENT, door.delete, Deleted),
+        post(f"{_AGENT}/say", door.say, Answered, body=SayBody, streams=True),
+        post(f"{_AGENT}/hear", door.hear, Heard, 202, body=HearBody, required=("content",)),
+        get(f"{_AGENT}/heard", door.heard, Heard, query=(_SETTLED,)),
+        post(f"{_AGENT}/probe", door.probe, Probe, body=SayBody),
+        post(f"{_AGENT}/fork", door.fork, AgentInfo, 201, body=ForkBody, required=("name",)),
+        post(f"{_AGENT}/rollback", door.rollback, AgentInfo, body=RollbackBody, required=("to",)),
+        get(f"{_AGENT}/log", door.log, Log),
+        post(f"{_AGENT}/pin", door.pin, Pinned, body=PinBody, required=None),
+        post(f"{_AGENT}/unpin", door.unpin, Pinned, body=PinBody, required=None),
+        get(f"{_AGENT}/export", portage.export, media=_BYTES),
+        post(f"{_AGENT}/import", portage.import_named, AgentInfo, 201, upload=True),
     ]
 
 
-def _memories(agents: AgentsDoor, portage: PortageDoor) -> list[Route]:
+def _admin(door: AdminDoor) -> list[Route]:
     return [
-        Route(
-            method="POST",
-            path=f"{_AGENT}/fork",
-            handler=agents.fork,
-            body=ForkBody,
-            required=("name",),
-            answer=AgentInfo,
-            status=201,
-        ),
-        Route(
-            method="POST",
-            path=f"{_AGENT}/rollback",
-            handler=agents.rollback,
-            body=RollbackBody,
-            required=("to",),
-            answer=AgentInfo,
-        ),
-        Route(method="GET", path=f"{_AGENT}/log", handler=agents.log, answer=Log),
-        *(
-            Route(
-                method="POST",
-                path=f"{_AGENT}/{verb}",
-                handler=handler,
-                body=PinBody,
-                required=None,
-                answer=Pinned,
-            )
-            for verb, handler in (("pin", agents.pin), ("unpin", agents.unpin))
-        ),
-        Route(method="GET", path=f"{_AGENT}/export", handler=portage.export, media=_BYTES),
-        Route(
-            method="POST",
-            path=f"{_AGENT}/import",
-            handler=portage.import_named,
-            upload=True,
-            answer=AgentInfo,
-            status=201,
-        ),
-        Route(
-            method="POST",
-            path="/v1/agents/import",
-            handler=portage.import_own,
-            upload=True,
-            answer=AgentInfo,
-            status=201,
-        ),
-    ]
-
-
-def _admin(admin: AdminDoor) -> list[Route]:
-    return [
-        Route(method="GET", path="/admin/status", handler=admin.status, answer=Status),
-        Route(method="GET", path="/admin/models", handler=admin.models, answer=Models),
-        Route(
-            method="POST",
-            path="/admin/models/swap",
-            handler=admin.swap,
-            body=SwapBody,
-            required=("model",),
-            answer=ModelCard,
-        ),
-        Route(method="POST", path="/admin/models/offload", handler=admin.offload, answer=Readiness),
-        Route(method="DELETE", path="/admin/caches", handler=admin.let_go, answer=Status),
-        Route(
-            method="POST",
-            path="/admin/drain",
-            handler=admin.drain,
-            body=DrainBody,
-            required=None,
-            answer=Readiness,
-        ),
+        get("/admin/status", door.status, Status),
+        get("/admin/models", door.models, Models),
+        post("/admin/models/swap", door.swap, ModelCard, body=SwapBody, required=("model",)),
+        post("/admin/models/offload", door.offload, Readiness),
+        delete("/admin/caches", door.let_go, Status),
+        post("/admin/drain", door.drain, Readiness, body=DrainBody, required=None),
     ]

@@ -1,7 +1,7 @@
 """The routes of scenes, as ``routes`` has those of everything else."""
 
 from greenroom.actors.house import House
-from greenroom.actors.openapi import Query, Route
+from greenroom.actors.openapi import Query, Route, delete, get, post
 from greenroom.actors.scene_messages import SceneInfo
 from greenroom.actors.scene_socket import SceneSocketDoor
 from greenroom.actors.scenes_door import RunRequest, ScenesDoor, TellRequest
@@ -18,44 +18,14 @@ def scene_routes(house: House, sockets: SceneSocketDoor) -> list[Route]:
     """The routes of scenes in front of ``house``."""
     door = ScenesDoor(house)
     return [
-        Route(method="GET", path=_ALL, handler=door.list),
-        Route(
-            method="POST",
-            path=_ALL,
-            handler=door.create,
-            body=Scenario,
-            answer=SceneInfo,
-            status=201,
-            required=("name", "members"),
-        ),
-        Route(method="GET", path=_ONE, handler=door.info, answer=SceneInfo),
-        Route(method="DELETE", path=_ONE, handler=door.delete, status=204),
-        Route(method="GET", path=f"{_ONE}/transcript", handler=door.transcript, query=(_HEARD_BY,)),
-        Route(method="GET", path=f"{_ONE}/entries", handler=door.entries),
-        Route(
-            method="POST",
-            path=f"{_ONE}/run",
-            handler=door.run,
-            body=RunRequest,
-            required=None,
-            streams=True,
-        ),
-        Route(
-            method="POST",
-            path=f"{_ONE}/lines",
-            handler=door.tell,
-            body=TellRequest,
-            answer=Line,
-            status=201,
-            required=("text",),
-        ),
-        Route(
-            method="POST",
-            path=f"{_ONE}/votes",
-            handler=door.vote,
-            body=Vote,
-            answer=Tally,
-            required=("question", "options"),
-        ),
-        Route(method="GET", path=f"{_ONE}/stream", handler=sockets.get, status=101),
+        get(_ALL, door.list),
+        post(_ALL, door.create, SceneInfo, 201, body=Scenario, required=("name", "members")),
+        get(_ONE, door.info, SceneInfo),
+        delete(_ONE, door.delete, status=204),
+        get(f"{_ONE}/transcript", door.transcript, query=(_HEARD_BY,)),
+        get(f"{_ONE}/entries", door.entries),
+        post(f"{_ONE}/run", door.run, body=RunRequest, required=None, streams=True),
+        post(f"{_ONE}/lines", door.tell, Line, 201, body=TellRequest, required=("text",)),
+        post(f"{_ONE}/votes", door.vote, Tally, body=Vote, required=("question", "options")),
+        get(f"{_ONE}/stream", sockets.get, status=101),
     ]

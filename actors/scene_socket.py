@@ -12,6 +12,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from greenroom.actors.fields import at_least, decode
 from greenroom.actors.guard import NAMESPACE
 from greenroom.actors.house import House
+from greenroom.actors.limits import Turnstile
 from greenroom.actors.problems import ErrorBody, problem
 from greenroom.actors.request_id import REQUEST_ID
 from greenroom.actors.scene_messages import SceneEvent, SceneInfo, Tell
@@ -84,9 +85,14 @@ class RestFrame(msgspec.Struct, frozen=True, tag_field="type", tag="rest"):
 
 
 class ErrorFrame(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
-    """A frame, or what it asked for, went wrong; the socket stays open."""
+    """A frame, or what it asked for, went wrong; the socket stays open.
+
+    ``status`` is what the answer to a request would have had, ``retry_after_s`` its Retry-After.
+    """
 
     error: ErrorBody
+    status: int
+    retry_after_s: int | None
 
 
 class SceneSession:
@@ -119,8 +125,11 @@ class SceneSession:
         await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server is stopping")
 
     async def _show(self, watched: Channel[SceneEvent]) -> None:
-        async for event in watched:
-            await self._socket.send_str(msgspec.json.encode(event).decode())
+        try:
+            async for event in watched:
+                await self._socket.send_str(msgspec.json.encode(event).decode())
+        except GreenroomError as error:  # too far behind
+            await self._fail(error)
         await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the scene has gone")
 
     async def _take(self, kind: WSMsgType, data: str, group: asyncio.TaskGroup) -> None:
@@ -173,7 +182,8 @@ class SceneSession:
             self._performing.cancel()
 
     async def _fail(self, error: Exception) -> None:
-        await self._send(ErrorFrame(problem(error, self._request).error))
+        told = problem(error, self._request)
+        await self._send(ErrorFrame(told.error, told.status, told.retry_after_s))
 
     async def _send(self, frame: RestFrame | ErrorFrame) -> None:
         await self._socket.send_str(msgspec.json.encode(frame).decode())
@@ -182,15 +192,21 @@ class SceneSession:
 class SceneSocketDoor:
     """The handler that opens sessions in front of one house, and closes them at the end."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, open_sockets: Turnstile) -> None:
         self._house = house
+        self._open = open_sockets
         self._sessions: set[SceneSession] = set()
 
     async def get(self, request: web.Request) -> web.WebSocketResponse:
         """Upgrade and serve. Raises NotFound before the upgrade."""
+        with self._open.passed():
+            return await self._serve(request)
+
+    async def _serve(self, request: web.Request) -> web.WebSocketResponse:
         scene = (request[NAMESPACE], request.match_info["name"])
         watched = await self._house.scenes.watch(*scene)
-        socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, compress=False)
+        most = self._house.settings.server.max_body_mb << 20
+        socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, compress=False, max_msg_size=most)
         async with watched:
             await socket.prepare(request)
             session = SceneSession(self._house, socket, scene, request[REQUEST_ID])

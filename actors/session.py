@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from greenroom.actors.client_frames import BadFrame, Cancel, FrameReader, Ping, Resume, Say, Tell
-from greenroom.actors.frames import Cancelled, Failed, HeardFrame, Pong, ServerFrame
+from greenroom.actors.frames import Cancelled, HeardFrame, Pong, ServerFrame, failed
 from greenroom.actors.house import House
 from greenroom.actors.problems import problem
 from greenroom.actors.recording import Recording, Recordings
@@ -189,7 +189,7 @@ class Session:
     async def _fail(
         self, frame_id: str | None, error: GreenroomError, agent: str | None = None
     ) -> None:
-        await self._send(Failed(frame_id, agent, problem(error, self._request_id).error))
+        await self._send(failed(problem(error, self._request_id), frame_id, agent))
 
     async def _send(self, frame: ServerFrame) -> None:
         await self._socket.send_str(msgspec.json.encode(frame).decode())

@@ -6,8 +6,10 @@ from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
 
+from greenroom.actors.limits import taken
 from greenroom.actors.problems import Problem, problem
 from greenroom.actors.request_id import REQUEST_ID
+from greenroom.runtime.settings import ServerSettings
 
 CACHED_HEADER = "X-Cached-Tokens"
 PROGRESS_HEADER = "X-Stream-Progress"
@@ -33,11 +35,15 @@ def wants_progress(request: web.Request) -> bool:
 
 
 class EventStream:
-    """The events of one answer. Its headers go out with ``open``, or with the first keep-alive."""
+    """The events of one answer. Its headers go out with ``open``, or with the first keep-alive.
 
-    def __init__(self, request: web.Request) -> None:
+    A reader who takes nothing for ``reader_timeout_s`` seconds counts as one who has left.
+    """
+
+    def __init__(self, request: web.Request, reader_timeout_s: float) -> None:
         self.response = web.StreamResponse(headers=_HEADERS)
         self._request = request
+        self._reader_timeout_s = reader_timeout_s
         self._opening: asyncio.Task[None] | None = None
         self._last = asyncio.get_running_loop().time()
 
@@ -60,7 +66,7 @@ class EventStream:
         """Send an event. Raises ConnectionResetError when the client has left."""
         await self.open()
         self._last = asyncio.get_running_loop().time()
-        await self.response.write(data)
+        await taken(self._request, self.response, data, self._reader_timeout_s)
 
     async def keep_alive(self, every_s: float) -> None:
         """Send a comment whenever nothing was sent for ``every_s`` seconds, for ever."""
@@ -77,17 +83,18 @@ class EventStream:
 @asynccontextmanager
 async def streaming(
     request: web.Request,
-    keepalive_s: float,
+    server: ServerSettings,
     failed: Callable[[Problem], bytes] = lambda told: framed(told.json()),
 ) -> AsyncIterator[EventStream]:
-    """A stream for the block to send to, kept alive every ``keepalive_s`` seconds (0: never).
+    """A stream for the block to send to, kept alive every ``server.keepalive_s`` (0: never).
 
     What goes wrong before anything was sent is raised, and gets a status; afterwards ``failed``
     makes an event of it, which is the last one. A client that leaves ends the handler by
     cancellation; where a write sees it first, the block ends and nothing is raised.
     """
-    stream = EventStream(request)
-    alive = asyncio.create_task(stream.keep_alive(keepalive_s)) if keepalive_s else None
+    stream = EventStream(request, server.reader_timeout_s)
+    every_s = server.keepalive_s
+    alive = asyncio.create_task(stream.keep_alive(every_s)) if every_s else None
     try:
         with suppress(ConnectionResetError):
             try:

@@ -10,30 +10,22 @@ from greenroom.actors.frames_schema import frames_schema
 from greenroom.actors.guard import NAMESPACE
 from greenroom.actors.house import House
 from greenroom.actors.identity import named
+from greenroom.actors.limits import Turnstile
 from greenroom.actors.recording import Recordings
 from greenroom.actors.request_id import REQUEST_ID
 from greenroom.actors.session import Session
-from greenroom.runtime.errors import Unavailable
 
 HEARTBEAT_S = 20.0
-
-
-class TooManySockets(Unavailable):
-    """``server.max_sockets`` are open: close one, or come back later."""
 
 
 class SocketDoor:
     """The handlers that open sessions in front of one house, and drain them at the end."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, open_sockets: Turnstile, turns: Turnstile) -> None:
         self._house = house
+        self._open = open_sockets
         self._sessions: set[Session] = set()
-        self._recordings = Recordings(house, house.settings.server.resume_s)
-
-    @property
-    def num_open(self) -> int:
-        """Sockets that are open now."""
-        return len(self._sessions)
+        self._recordings = Recordings(house, turns, house.settings.server.resume_s)
 
     async def one(self, request: web.Request) -> web.WebSocketResponse:
         """Upgrade and serve one agent. Raises ``InvalidRequest`` for an illegal name, before."""
@@ -53,15 +45,12 @@ class SocketDoor:
         await self._recordings.close()
 
     async def _serve(self, request: web.Request, agent: str | None) -> web.WebSocketResponse:
-        server = self._house.settings.server
-        if len(self._sessions) >= server.max_sockets:
-            raise TooManySockets("as many sockets are open as are served", retry_after_s=5.0)
         socket = web.WebSocketResponse(
             heartbeat=HEARTBEAT_S,
             protocols=(SUBPROTOCOL,),
             # Token frames are tiny: compressing them costs more than it saves.
             compress=False,
-            max_msg_size=server.max_body_mb << 20,
+            max_msg_size=self._house.settings.server.max_body_mb << 20,
         )
         namespace = request[NAMESPACE]
         reader = FrameReader(agent=agent, namespace=namespace)
@@ -69,10 +58,11 @@ class SocketDoor:
             self._house, socket, reader, self._recordings, namespace, request[REQUEST_ID]
         )
         # Counted before the handshake has been answered, so that a burst finds the bound too.
-        self._sessions.add(session)
-        try:
-            await socket.prepare(request)
-            await session.run()
-        finally:
-            self._sessions.discard(session)
+        with self._open.passed():
+            self._sessions.add(session)
+            try:
+                await socket.prepare(request)
+                await session.run()
+            finally:
+                self._sessions.discard(session)
         return socket

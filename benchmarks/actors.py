@@ -1,6 +1,6 @@
 """The actor kernel against what people would use instead: xoscar, Pykka, a bare asyncio.Queue task.
 
-    make bench NAME=actors
+    make bench NAME=actors [ARGS=--json]
 
 Prints, for each contender, medians over ``--repeats`` rounds that take turns: cost of a spawn,
 of a tell (sent and handled), of an ask (p50 and p99), bytes per idle actor, one hop of a ring of
@@ -29,7 +29,7 @@ from typing import Any, Protocol
 
 import uvloop
 
-from benchmarks.figures import figure, quantile
+from benchmarks.figures import Figure, add_outputs, figure, quantile, write_json
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.mailbox import MailboxSpec
 from greenroom.runtime.message import Message, Request
@@ -390,7 +390,8 @@ def in_a_process(name: str, part: str, scale: int) -> dict[str, float]:
     return result
 
 
-def report(names: list[str], repeats: int, scale: int) -> None:
+def report(names: list[str], repeats: int, scale: int) -> dict[str, Any]:
+    """Measure and print; returns it by contender, and fairness."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(repeats):
         for name in names:
@@ -402,20 +403,30 @@ def report(names: list[str], repeats: int, scale: int) -> None:
     for name, rounds_of in results.items():
         cells = [statistics.median(each[column] for each in rounds_of) for column in columns]
         print(f"{name:12}" + "".join(f"{cell:10.1f}" for cell in cells))
-    report_fairness([in_a_process("greenroom", "fairness", scale) for _ in range(4 * repeats)])
+    fair = report_fairness(
+        [in_a_process("greenroom", "fairness", scale) for _ in range(4 * repeats)]
+    )
+    kernels = {
+        name: {column: figure([each[column] for each in rounds_of]) for column in columns}
+        for name, rounds_of in results.items()
+    }
+    return {"kernels": kernels, "ask_beside_a_flooded_actor": fair}
 
 
-def report_fairness(rounds: list[dict[str, float]]) -> None:
+def report_fairness(rounds: list[dict[str, float]]) -> dict[str, Figure]:
     """How much longer an ask takes beside a flooded actor: medians, and ratios by round."""
+    ratios = {}
     for name in ("p50", "p99"):
         alone, flooded = (
             statistics.median(each[f"{part} {name}"] for each in rounds)
             for part in ("alone", "flooded")
         )
         ratio = figure([each[f"flooded {name}"] / each[f"alone {name}"] for each in rounds])
+        ratios[f"{name} to alone"] = ratio
         print(f"ask {name}: alone {alone:.0f}, beside a flooded actor {flooded:.0f}: {ratio} times")
     most = max(each["overtaken"] for each in rounds)
     print(f"messages of the flooded actor handled during an ask: {most:.0f} at most")
+    return ratios
 
 
 def main() -> None:
@@ -424,6 +435,7 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=20_000, help="tells and asks per round")
     parser.add_argument("--part", choices=["rounds", "crowd", "fairness"])
     parser.add_argument("--name", choices=list(CONTENDERS))
+    add_outputs(parser, "actors")
     options = parser.parse_args()
     if options.part:
         print(json.dumps(uvloop.run(measure(options.name, options.part, options.scale))))
@@ -433,7 +445,7 @@ def main() -> None:
     if missing:
         print(f"not installed, left out: {', '.join(missing)}")
     names = [name for name in CONTENDERS if name not in missing]
-    report(names, options.repeats, options.scale)
+    write_json(options.json, report(names, options.repeats, options.scale))
 
 
 if __name__ == "__main__":

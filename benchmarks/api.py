@@ -4,7 +4,7 @@ A turn's whole time as the caller of ``say`` sees it, over the stage's own time 
 the stage takes it until its last token); without and with waiting until it is durable. Then a
 thousand agents spawned (each is a row on disk) and told something, and a thousand actors.
 
-    python -m benchmarks.api [--turns 20] [--tokens 48] [--repeats 5] [--json api.json]
+    python -m benchmarks.api [--turns 20] [--tokens 48] [--repeats 5] [--json [FILE]]
 """
 
 import argparse
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import greenroom
-from benchmarks.figures import Figure, figure, write_json
+from benchmarks.figures import Figure, add_outputs, figure, write_json
 from benchmarks.serving import shared_models
 from greenroom.actors.room import LocalRoom
 
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    add_outputs(parser, "api")
     options = parser.parse_args(arguments, namespace=Options())
     with tempfile.TemporaryDirectory(prefix="greenroom-bench-") as folder, ExitStack() as stack:
         homes = [Path(folder, str(n)) for n in range(options.repeats + 1)]
@@ -120,8 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table.add_row(f"{MANY} agents told, s", str(found.agents_told_s), "1 with the above")
     table.add_row(f"{MANY} actors spawned and told, s", str(found.actors_spawned_and_told_s), "")
     Console().print(table)
-    if options.json is not None:
-        write_json(options.json, found)
+    write_json(options.json, found)
 
 
 if __name__ == "__main__":

@@ -1,50 +1,44 @@
 """Side by side: one neutral OpenAI client, the same prompts and weights, against other servers.
 
-Every cell (a scenario of a contender) is one file below ``--out``; what is there already is not
-measured again, so an interrupted run goes on. Contenders take turns within a repeat. Each is in a
-virtual environment of its own, made below ``--environments``; one that cannot run is left out with
-its reason. With each measurement goes how busy other processes kept the machine meanwhile.
+Every cell (a scenario of a server) is one file below ``--out``; what is there already is not
+measured again, so an interrupted run goes on. The servers take turns. Each is in a virtual
+environment of its own, made below ``--environments``; one that cannot run is left out with its
+reason. With each measurement goes how busy other processes kept the machine meanwhile.
 
-    python -m benchmarks.compare [--systems greenroom mlx-lm ...] [--scenarios ttft-1024 ...]
-                                 [--repeats 3] [--out compare] [--table compare.md]
+With ``--minutes`` nothing is begun that would not end in time, and what is still missing is
+measured by the next run. First comes one playing of everything: of greenroom, the others at their
+best flags and llama.cpp, what is short first; then of the others at their defaults; then repeats.
+
+    python -m benchmarks.compare [--minutes 35] [--systems greenroom mlx-lm ...]
+                                 [--scenarios ttft-1024 ...] [--repeats 3] [--quick]
 """
 
 import argparse
-import os
-import shutil
 import signal
 import sys
 import tempfile
-import time
+import urllib.error
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
-from rich.progress import Progress
 
+from benchmarks.cells import Cell, Measurement, Shelf
+from benchmarks.chats import Scale
 from benchmarks.contenders import CONTENDERS, Running, Unavailable
-from benchmarks.figures import Figure, figure
-from benchmarks.prose import Prose, default_model
-from benchmarks.scenarios import MORE_IS_BETTER, SCENARIOS
+from benchmarks.figures import RESULTS
+from benchmarks.machine import Conditions, Load, conditions
+from benchmarks.prose import Prose
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.serving import Refused
+from benchmarks.standings import standings, tables
+from benchmarks.weights import Weights, same_weights
 from greenroom.runtime.layers import load_settings
 
-US = "greenroom"
-
-
-class Measurement(msgspec.Struct, frozen=True):
-    """One repeat: figures by name, and the cores that other processes used meanwhile."""
-
-    figures: dict[str, float]
-    others_cores: float
-
-
-class Cell(msgspec.Struct):
-    """One scenario of one contender; ``skipped`` says why there is nothing."""
-
-    scenario: str
-    contender: str
-    measurements: list[Measurement] = []
-    skipped: str | None = None
+TROUBLE = (OSError, Unavailable, Refused, KeyError, ValueError, IndexError)
+CHARACTERS = 28_000
+"""How far apart in the prose the scenarios' prompts begin."""
 
 
 class Options(argparse.Namespace):
@@ -53,129 +47,164 @@ class Options(argparse.Namespace):
     systems: list[str]
     scenarios: list[str]
     repeats: int
-    out: Path
+    minutes: float
+    quick: bool
+    out: Path | None
     environments: Path
-    table: Path | None
 
 
-def measure(cell: Cell, prose: Prose, model: Path, environments: Path) -> None:
-    """Add one measurement to the cell, from a server that starts with nothing."""
-    with tempfile.TemporaryDirectory(prefix="greenroom-compare-") as folder:
-        disk = Path(folder)
-        (disk / "models").symlink_to(load_settings().settings.models_path)
+class Job(msgspec.Struct, frozen=True):
+    """Scenarios for one server in one go, for the ``repeat``-th time."""
+
+    repeat: int
+    contender: str
+    scenarios: tuple[str, ...]
+
+
+def plan(systems: Sequence[str], scenarios: Sequence[str], repeats: int) -> Iterator[Job]:
+    """What is to be measured, in the order of what matters when time is short."""
+    chosen = [name for name in SCENARIOS if name in scenarios]
+    together = tuple(name for name in chosen if not SCENARIOS[name].apart)
+    groups = [together] if together else []
+    groups += [(name,) for name in chosen if SCENARIOS[name].apart]
+    for repeat in range(repeats):
+        for later in (False, True):
+            tier = [name for name in systems if CONTENDERS[name].later == later]
+            for group in groups:
+                for name in tier:
+                    yield Job(repeat, name, group)
+
+
+class Comparison:
+    """A run: what it has found so far is on its shelf."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._scale = Scale(options.quick)
+        self._load = Load()
+        out = options.out or RESULTS / ("quick" if options.quick else "") / "compare"
+        self.shelf = Shelf(out)
+
+    def run(self) -> None:
+        """Measure what is missing and for what there is time."""
+        weights = same_weights(self._environments())
+        prose = Prose(weights.folder)
+        options = self._options
+        for job in plan(options.systems, options.scenarios, options.repeats):
+            cells = [self.shelf.load(name, job.contender) for name in job.scenarios]
+            missing = [c for c in cells if not c.skipped and len(c.measurements) <= job.repeat]
+            if missing and self._in_time(missing):
+                self._play(missing, job.repeat, prose, weights)
+
+    def note_conditions(self) -> None:
+        """Write down where and when this was, beside what other runs have written there."""
+        self.shelf.folder.mkdir(parents=True, exist_ok=True)
+        file = self.shelf.folder / "conditions.json"
+        earlier: list[Conditions] = []
+        if file.exists():
+            earlier = msgspec.json.decode(file.read_bytes(), type=list[Conditions])
+        text = msgspec.json.encode([*earlier, conditions(self._load)])
+        file.write_bytes(msgspec.json.format(text, indent=1) + b"\n")
+
+    def _environments(self) -> Path:
+        self._options.environments.mkdir(parents=True, exist_ok=True)
+        return self._options.environments
+
+    def _in_time(self, cells: Sequence[Cell]) -> bool:
+        """Whether there is time for one more of each of these."""
+        if not self._options.minutes:
+            return True
+        wanted = sum(_expected_s(cell) for cell in cells)
+        return self._load.seconds + wanted <= 60 * self._options.minutes
+
+    def _play(self, cells: Sequence[Cell], repeat: int, prose: Prose, weights: Weights) -> None:
+        """Add one measurement to each of these cells of one server, which begins with nothing."""
+        with tempfile.TemporaryDirectory(prefix="greenroom-compare-") as folder:
+            disk = Path(folder)
+            (disk / "models").symlink_to(load_settings().settings.models_path)
+            contender = CONTENDERS[cells[0].contender]
+            try:
+                server = Running(contender, weights, disk, self._environments())
+                server.start()
+            except Unavailable as reason:
+                for cell in cells:
+                    self._note(cell, str(reason))
+                return
+            try:
+                for cell in cells:
+                    self._measure(cell, repeat, server, prose)
+            finally:
+                server.end(signal.SIGKILL)
+
+    def _measure(self, cell: Cell, repeat: int, server: Running, prose: Prose) -> None:
+        load, before = Load(), server.cpu_s()
+        prose.turn_to(list(SCENARIOS).index(cell.scenario) * CHARACTERS + 1000 * repeat)
         try:
-            server = Running(CONTENDERS[cell.contender], model, disk, environments)
-            server.start()
-        except Unavailable as reason:
-            cell.skipped = str(reason)
-            return
-        try:
-            before, begun, own = busy_s(), time.perf_counter(), sum(os.times()[:4])
-            figures = SCENARIOS[cell.scenario](server, prose)
-            spent = server.cpu_s() + sum(os.times()[:4]) - own
-            passed = time.perf_counter() - begun
-            others = max(0.0, busy_s() - before - spent) / passed
-            cell.measurements.append(Measurement(dict(figures), others))
-        except (OSError, Unavailable, KeyError, ValueError, IndexError) as error:
-            cell.skipped = f"{type(error).__name__}: {error}"
-        finally:
+            if not server.alive():
+                server.start()
+            found = SCENARIOS[cell.scenario].play(server, prose, self._scale)
+        except TROUBLE as error:
             server.end(signal.SIGKILL)
+            self._note(cell, f"{type(error).__name__}: {error}{_body(error)}")
+            return
+        measurement = Measurement(
+            figures={name: [float(value) for value in values] for name, values in found.items()},
+            seconds=load.seconds,
+            others_cores=load.others_cores(server.cpu_s() - before),
+            date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        )
+        cell.measurements.append(measurement)
+        self._note(cell)
+
+    def _note(self, cell: Cell, skipped: str | None = None) -> None:
+        cell.skipped = skipped
+        self.shelf.save(cell)
+        said = skipped or f"{cell.measurements[-1].seconds:.0f} s"
+        passed = f"{self._load.seconds / 60:.1f} min"
+        print(f"{passed}  {cell.scenario}, {cell.contender}: {said}", file=sys.stderr, flush=True)
 
 
-def busy_s() -> float:
-    """Seconds that all processors together have worked (Linux)."""
-    fields = [int(f) for f in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
-    idle = fields[3] + fields[4]
-    return (sum(fields[:8]) - idle) / os.sysconf("SC_CLK_TCK")
+def _expected_s(cell: Cell) -> float:
+    """What one more measurement will take: what the last took, or what they take on the whole."""
+    if cell.measurements:
+        return cell.measurements[-1].seconds
+    return SCENARIOS[cell.scenario].seconds
 
 
-def table(cells: list[Cell]) -> str:
-    """A Markdown table a scenario: medians with intervals, and who is first."""
-    parts = []
-    for scenario in dict.fromkeys(cell.scenario for cell in cells):
-        of_it = [cell for cell in cells if cell.scenario == scenario]
-        there = [cell for cell in of_it if cell.measurements]
-        names = list(dict.fromkeys(n for c in there for n in c.measurements[0].figures))
-        lines = [f"### {scenario}", "", f"| | {' | '.join(names)} | other load |"]
-        lines.append("| --- |" + " --- |" * (len(names) + 1))
-        summed = {c.contender: {n: sum_up(c, n) for n in names} for c in there}
-        for cell in there:
-            row = [standing(n, summed, cell.contender) for n in names]
-            load = max(m.others_cores for m in cell.measurements)
-            lines.append(f"| {cell.contender} | {' | '.join(row)} | {load:.1f} |")
-        lines += [f"\nNot run: {c.contender} ({c.skipped})" for c in of_it if not c.measurements]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
-
-
-def sum_up(cell: Cell, name: str) -> Figure | None:
-    """The figure over its repeats; None where it was not measured or is nothing."""
-    values = [m.figures[name] for m in cell.measurements if m.figures.get(name, 0) > 0]
-    return figure(values) if values else None
-
-
-def standing(name: str, summed: dict[str, dict[str, Figure | None]], contender: str) -> str:
-    """A figure as it is written down; the best, and what ties with it, in bold."""
-    own = summed[contender][name]
-    if own is None:
-        return "-"
-    others = [f for each in summed.values() if (f := each[name]) is not None]
-    if name in MORE_IS_BETTER:
-        leading = own.high >= max(f.low for f in others)
-    else:
-        leading = own.low <= min(f.high for f in others)
-    return f"**{own}**" if leading else str(own)
-
-
-def load_cell(file: Path, scenario: str, contender: str) -> Cell:
-    """What has been measured of a cell so far."""
-    if file.exists():
-        return msgspec.json.decode(file.read_bytes(), type=Cell)
-    return Cell(scenario, contender)
-
-
-def run(options: Options) -> list[Cell]:
-    """Measure what is missing, repeat by repeat, contender by contender."""
-    model = default_model()
-    prose = Prose(model)
-    options.out.mkdir(parents=True, exist_ok=True)
-    cells = {
-        (scenario, name): load_cell(options.out / f"{scenario}--{name}.json", scenario, name)
-        for scenario in options.scenarios
-        for name in options.systems
-    }
-    with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task("", total=options.repeats * len(cells))
-        for repeat in range(options.repeats):
-            for (scenario, name), cell in cells.items():
-                progress.update(bar, description=f"{scenario}, {name}")
-                if cell.skipped is None and len(cell.measurements) <= repeat:
-                    measure(cell, prose, model, options.environments)
-                    file = options.out / f"{scenario}--{name}.json"
-                    file.write_bytes(msgspec.json.format(msgspec.json.encode(cell)))
-                progress.advance(bar)
-    return list(cells.values())
+def _body(error: BaseException) -> str:
+    """What a server has said beside its status."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f" {error.read()[:200].decode(errors='replace')}"
+    return ""
 
 
 def main() -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    here = [n for n in CONTENDERS if n != "llama.cpp" or shutil.which("llama-server")]
-    parser.add_argument("--systems", nargs="+", choices=list(CONTENDERS), default=here)
-    parser.add_argument("--scenarios", nargs="+", choices=list(SCENARIOS), default=list(SCENARIOS))
+    parser.add_argument(
+        "--systems", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS), metavar="NAME"
+    )
+    parser.add_argument(
+        "--scenarios", nargs="+", choices=list(SCENARIOS), default=list(SCENARIOS), metavar="NAME"
+    )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("compare"))
+    parser.add_argument("--minutes", type=float, default=0.0, help="0: until everything is there")
+    parser.add_argument("--quick", action="store_true", help="small sizes: does it all work?")
+    parser.add_argument("--out", type=Path, help="by default benchmarks/results/compare")
     home = load_settings().settings.home_path
     parser.add_argument("--environments", type=Path, default=home / "peers")
-    parser.add_argument("--table", type=Path)
     options = parser.parse_args(namespace=Options())
     if sys.platform != "linux":
         sys.exit("this comparison reads /proc: it runs on Linux")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and no server is left behind
-    text = table(run(options))
-    print(text)
-    if options.table:
-        options.table.write_text(text)
+    comparison = Comparison(options)
+    try:
+        comparison.run()
+    finally:
+        comparison.note_conditions()
+    cells = comparison.shelf.all(options.scenarios, options.systems)
+    print(standings(cells))
+    print(tables(cells))
 
 
 if __name__ == "__main__":

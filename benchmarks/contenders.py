@@ -8,10 +8,12 @@ import sys
 import time
 import urllib.request
 import venv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
+
+from benchmarks.weights import Weights
 
 READY_S = 180.0
 """How long a server may take until it answers."""
@@ -26,22 +28,30 @@ class Unavailable(Exception):
 class Contender(msgspec.Struct, frozen=True):
     """One server with one set of flags.
 
-    ``packages`` go into a virtual environment of its own, those of ``bare`` without what they
-    depend on; no ``packages`` at all: this environment. In ``command`` and ``durable``,
-    ``{model}``, ``{port}`` and ``{disk}`` (a folder that outlives the process) are filled in.
-    ``model_id`` is what requests call the model. ``durable`` flags are for those that can keep
-    their memory on disk.
+    ``packages`` go into the virtual environment ``environment``, those of ``bare`` without what
+    they depend on; none: this environment. In ``command`` are filled in: ``{python}`` and ``{bin}``
+    of that environment, ``{model}`` (a folder), ``{gguf}`` and ``{gguf_float32}``, ``{port}``, and
+    ``{disk}``, a folder that outlives the process. ``model_id`` is what requests call the model.
+    ``durable``: its memory may outlive it. ``mlx``: it computes with MLX. Those of a ``later``
+    tier are measured when the others have been.
     """
 
     name: str
     command: tuple[str, ...]
+    weights: str
     model_id: str = "{model}"
+    environment: str = ""
     packages: tuple[str, ...] = ()
     bare: tuple[str, ...] = ()
-    durable: tuple[str, ...] = ()
+    durable: bool = False
+    mlx: bool = True
+    later: bool = False
 
 
+_FLOAT32 = "float32"
+_GREENROOM = ("{python}", "-m", "greenroom", "serve", "--home", "{disk}", "--port", "{port}")
 _MLX_LM = ("{python}", "-m", "mlx_lm", "server", "--model", "{model}", "--port", "{port}")
+_MLX_LM_PACKAGES = (*ENGINE, "mlx-lm==0.32.2")
 _VLLM_MLX = ("{bin}/vllm-mlx", "serve", "{model}", "--port", "{port}")
 _VLLM_PACKAGES = (
     *ENGINE,
@@ -51,31 +61,64 @@ _VLLM_PACKAGES = (
 )
 # Its text models need neither torchvision nor gradio nor OpenCV, which it asks for.
 _VLLM_BARE = ("vllm-mlx==0.6.0", "mlx-vlm==0.7.10", "mlx-embeddings==0.1.0")
-_GREENROOM = ("{python}", "-m", "greenroom", "serve", "--home", "{disk}", "--port", "{port}")
+_LLAMA = ("{python}", str(Path(__file__).with_name("llama_server.py")))
+_LLAMA_PACKAGES = ("xllamacpp==2026.10.11549",)
 
 CONTENDERS = {
     c.name: c
     for c in (
-        Contender("greenroom", _GREENROOM, "default"),
-        Contender("mlx-lm", _MLX_LM, "default_model", (*ENGINE, "mlx-lm==0.32.2")),
+        Contender("greenroom", _GREENROOM, _FLOAT32, "default", durable=True),
         # Smaller chunks: cold prompts are sooner on a CPU, and who decodes waits less.
         Contender(
-            "mlx-lm, best flags",
+            "mlx-lm-best",
             (*_MLX_LM, "--prefill-step-size", "256", "--prompt-cache-size", "64"),
+            _FLOAT32,
             "default_model",
-            (*ENGINE, "mlx-lm==0.32.2"),
+            "mlx-lm",
+            _MLX_LM_PACKAGES,
         ),
-        Contender("vllm-mlx", _VLLM_MLX, packages=_VLLM_PACKAGES, bare=_VLLM_BARE),
         Contender(
-            "vllm-mlx, best flags",
-            (*_VLLM_MLX, "--continuous-batching", "--enable-prefix-cache"),
+            "vllm-mlx-best",
+            (
+                *(*_VLLM_MLX, "--continuous-batching", "--enable-prefix-cache"),
+                *("--prefill-step-size", "256", "--ssd-cache-dir", "{disk}/ssd"),
+            ),
+            _FLOAT32,
+            environment="vllm-mlx",
             packages=_VLLM_PACKAGES,
             bare=_VLLM_BARE,
-            durable=("--ssd-cache-dir", "{disk}/ssd"),
+            durable=True,
         ),
         Contender(
             "llama.cpp",
-            ("llama-server", "--model", "{gguf}", "--port", "{port}", "--slot-save-path", "{disk}"),
+            (*_LLAMA, "{gguf}", "{port}", str(os.cpu_count())),
+            "Q4_1, as in the GGUF file",
+            "default",
+            "llama.cpp",
+            _LLAMA_PACKAGES,
+            mlx=False,
+        ),
+        Contender(
+            "mlx-lm", _MLX_LM, _FLOAT32, "default_model", "mlx-lm", _MLX_LM_PACKAGES, later=True
+        ),
+        Contender(
+            "vllm-mlx",
+            _VLLM_MLX,
+            _FLOAT32,
+            environment="vllm-mlx",
+            packages=_VLLM_PACKAGES,
+            bare=_VLLM_BARE,
+            later=True,
+        ),
+        Contender(
+            "llama.cpp-float32",
+            (*_LLAMA, "{gguf_float32}", "{port}", str(os.cpu_count())),
+            "float32 in a GGUF file",
+            "default",
+            "llama.cpp",
+            _LLAMA_PACKAGES,
+            mlx=False,
+            later=True,
         ),
     )
 }
@@ -84,14 +127,18 @@ CONTENDERS = {
 class Running:
     """A contender's process on ``disk``, which it keeps when it is ended and started again."""
 
-    def __init__(self, contender: Contender, model: Path, disk: Path, environments: Path) -> None:
+    def __init__(
+        self, contender: Contender, weights: Weights, disk: Path, environments: Path
+    ) -> None:
         self.contender = contender
-        self._model = model
+        self.weights = weights
         self._disk = disk
         self._bin = _environment(contender, environments)
         self._process: subprocess.Popen[bytes] | None = None
         self.model_id = self._fill(contender.model_id, 0)
         self.url = ""
+        if "{gguf" in " ".join(contender.command) and weights.lacking:
+            raise Unavailable(weights.lacking)
 
     @property
     def pid(self) -> int:
@@ -103,7 +150,7 @@ class Running:
         """Start it and wait until it answers; the seconds that took. Raises Unavailable."""
         port = _free_port()
         self._disk.mkdir(parents=True, exist_ok=True)
-        command = [self._fill(part, port) for part in self._command()]
+        command = [self._fill(part, port) for part in self.contender.command]
         log = (self._disk / "log").open("ab")
         begun = time.perf_counter()
         try:
@@ -117,7 +164,8 @@ class Running:
         self.url = f"http://127.0.0.1:{port}"
         while time.perf_counter() - begun < READY_S:
             if self._process.poll() is not None:
-                raise Unavailable(f"it ended at once with status {self._process.returncode}")
+                status = self._process.returncode
+                raise Unavailable(f"it ended at once with status {status}: {self._last_words()}")
             if self._answers():
                 return time.perf_counter() - begun
             time.sleep(0.02)
@@ -137,35 +185,51 @@ class Running:
             self._process.wait()
         self._process = None
 
-    def bytes_on_disk(self) -> int:
-        """What it has written into its folder, its log apart."""
-        files = [f for f in self._disk.rglob("*") if f.is_file() and not f.is_symlink()]
-        return sum(f.stat().st_size for f in files if f.name != "log")
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def bytes_written(self) -> int:
+        """What its processes have handed to the system for writing so far (Linux)."""
+        counters = (_read(pid, "io") for pid in self._pids())
+        return sum(int(row.split()[1]) for c in counters for row in c if row.startswith("wchar"))
 
     def cpu_s(self) -> float:
-        """Processor seconds of its process so far (Linux); 0 once it has ended."""
-        try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Processor seconds of its processes so far (Linux); 0 once it has ended."""
+        ticks = 0
+        for pid in self._pids():
+            for row in _read(pid, "stat"):
+                fields = row.rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def resident_bytes(self) -> int:
-        """Memory of its process (Linux)."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-        raise Unavailable("its memory cannot be read")
+        """Memory of its processes (Linux)."""
+        states = (_read(pid, "status") for pid in self._pids())
+        rows = [row for state in states for row in state if row.startswith("VmRSS:")]
+        return sum(int(row.split()[1]) * 1024 for row in rows)
 
-    def _command(self) -> tuple[str, ...]:
-        return (*self.contender.command, *self.contender.durable)
+    def _pids(self) -> Iterator[str]:
+        """Its processes: all of its session."""
+        if self._process is None:
+            return
+        for folder in Path("/proc").glob("[0-9]*"):
+            for row in _read(folder.name, "stat"):
+                if int(row.rpartition(")")[2].split()[3]) == self._process.pid:
+                    yield folder.name
+
+    def _last_words(self) -> str:
+        """The last line of its log."""
+        lines = (self._disk / "log").read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
 
     def _fill(self, part: str, port: int) -> str:
         values = {
             "python": str(self._bin / "python"),
             "bin": str(self._bin),
-            "model": str(self._model),
-            "gguf": str(self._model / "model.gguf"),
+            "model": str(self.weights.folder),
+            "gguf": str(self.weights.gguf),
+            "gguf_float32": str(self.weights.gguf_float32),
             "port": str(port),
             "disk": str(self._disk),
         }
@@ -202,7 +266,7 @@ def _environment(contender: Contender, environments: Path) -> Path:
     """The folder of its programs; made if need be. Raises Unavailable."""
     if not contender.packages:
         return Path(sys.executable).parent
-    folder = environments / contender.name.split(",")[0]
+    folder = environments / contender.environment
     programs = folder / "bin"
     if (folder / "complete").exists():
         return programs
@@ -217,6 +281,14 @@ def _environment(contender: Contender, environments: Path) -> Path:
             raise Unavailable(f"cannot be installed: {done.stderr.strip().splitlines()[-1]}")
     (folder / "complete").touch()
     return programs
+
+
+def _read(pid: str, name: str) -> list[str]:
+    """The lines that the system tells of a process; none once it has gone."""
+    try:
+        return Path("/proc", pid, name).read_text().splitlines()
+    except OSError:
+        return []
 
 
 def _free_port() -> int:

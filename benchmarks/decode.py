@@ -4,7 +4,7 @@ Two prompts that are answered at length; the server has read them already, and s
 engine in its own process. Each repeat measures batch 1 and batch 2 (two agents at once) on both,
 right after each other, in turns: from the first token to the last, while all rows decode.
 
-    python -m benchmarks.decode [--context 512] [--tokens 128] [--repeats 5] [--json decode.json]
+    python -m benchmarks.decode [--context 512] [--tokens 128] [--repeats 5] [--json [FILE]]
 """
 
 import argparse
@@ -19,7 +19,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.figures import Figure, figure, write_json
+from benchmarks.figures import Figure, add_outputs, figure, write_json
 from benchmarks.prose import Messages, Prose, default_model
 from benchmarks.serving import Answer, BareEngine, Server, ask, shared_models
 
@@ -51,7 +51,7 @@ class Options(argparse.Namespace):
     tokens: int
     repeats: int
     batches: list[int]
-    json: Path
+    json: Path | None
 
 
 def lasting(server: Server, prose: Prose, length: int, num_tokens: int) -> Messages:
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--json", type=Path, default=Path("decode.json"))
+    add_outputs(parser, "decode")
     options = parser.parse_args(arguments, Options())
     model = default_model()
     prose = Prose(model)

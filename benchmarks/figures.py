@@ -1,5 +1,6 @@
 """What repeats amount to: a median with a 95 % interval, and how it is written down."""
 
+import argparse
 import json
 import math
 import statistics
@@ -8,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from benchmarks.machine import ROOT, Load, conditions
+
+RESULTS = ROOT / "benchmarks" / "results"
+"""Where ``benchmarks.results`` looks for what the others have written."""
+_SINCE_IMPORT = Load()
 
 # Student's t for 95 %, two-sided, by degrees of freedom from 1 on.
 _T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13)
@@ -63,7 +70,25 @@ def frontier(points: Mapping[str, Sequence[float]]) -> set[str]:
     return {name for name in points if not beaten(name)}
 
 
-def write_json(file: Path, result: Any) -> None:
-    """Write a result as JSON for people and programs."""
-    file.write_text(json.dumps(msgspec.to_builtins(result), indent=1))
+def add_outputs(parser: argparse.ArgumentParser, name: str, *, plot: bool = False) -> None:
+    """The options ``--json [FILE]`` and ``--plot [FILE]``; without FILE they write to RESULTS."""
+    for kind, suffix in (("json", "json"), ("plot", "png")):
+        if kind == "json" or plot:
+            parser.add_argument(
+                f"--{kind}",
+                type=Path,
+                nargs="?",
+                const=RESULTS / f"{name}.{suffix}",
+                metavar="FILE",
+                help=f"write it; without FILE to benchmarks/results/{name}.{suffix}",
+            )
+
+
+def write_json(file: Path | None, result: Any) -> None:
+    """Write a result and its conditions as JSON for people and programs, if there is a file."""
+    if file is None:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    told = {"conditions": conditions(_SINCE_IMPORT), "result": result}
+    file.write_text(json.dumps(msgspec.to_builtins(told, str_keys=True), indent=1) + "\n")
     print(f"wrote {file}")

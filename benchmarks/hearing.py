@@ -9,7 +9,7 @@ others     an agent decodes, undisturbed and then with a newcomer of ``--newcome
            between its tokens before the newcomer comes, and the newcomer's time to its first token
 
     python -m benchmarks.hearing [--parts heard,others] [--repeats 5] [--heard 1024]
-                                 [--newcomer 256] [--json hearing.json]
+                                 [--newcomer 256] [--json [FILE]]
 """
 
 import argparse
@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import figure, quantile, write_json
+from benchmarks.figures import add_outputs, figure, quantile, write_json
 from benchmarks.prose import Prose, default_model
 from benchmarks.serving import shared_models
 from greenroom.actors.app import open_house
@@ -54,7 +54,7 @@ class Options(argparse.Namespace):
     repeats: int
     heard: int
     newcomer: int
-    json: Path
+    json: Path | None
 
 
 class Hearsay:
@@ -230,7 +230,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--heard", type=int, default=1024, help="tokens that are heard")
     parser.add_argument("--newcomer", type=int, default=256, help="tokens of the newcomer's prompt")
-    parser.add_argument("--json", type=Path, default=Path("hearing.json"))
+    add_outputs(parser, "hearing")
     options = parser.parse_args(arguments, Options())
     prose = Prose(default_model())
     with tempfile.TemporaryDirectory() as folder, shared_models(Path(folder)) as home:

@@ -5,7 +5,7 @@ Python door; then the same over this process's HTTP door, with the clients in pr
 own. Each time beside a bare loop in another process, which shows what the machine itself adds while
 its cores are busy.
 
-    python -m benchmarks.lag [--seconds 20] [--prompt 512] [--repeats 3] [--json lag.json]
+    python -m benchmarks.lag [--seconds 20] [--prompt 512] [--repeats 3] [--json [FILE]]
 """
 
 import argparse
@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import greenroom
-from benchmarks.figures import quantile, write_json
+from benchmarks.figures import add_outputs, quantile, write_json
 from benchmarks.prose import Prose, default_model
 from benchmarks.serving import ask, shared_models
 from greenroom.actors.room import Room
@@ -52,7 +52,7 @@ class Options(argparse.Namespace):
     seconds: float
     prompt: int
     repeats: int
-    json: Path
+    json: Path | None
 
 
 async def probe(seconds: float) -> list[float]:
@@ -147,7 +147,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=20, help="per phase and repeat")
     parser.add_argument("--prompt", type=int, default=512, help="tokens of each new prompt")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, default=Path("lag.json"))
+    add_outputs(parser, "lag")
     options = parser.parse_args(arguments, Options())
     prose = Prose(default_model())
     with tempfile.TemporaryDirectory() as folder, shared_models(Path(folder)) as home:

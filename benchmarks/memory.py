@@ -5,11 +5,10 @@ and a few seconds after each agent's turn of ``--tokens`` prompt tokens; decoded
 off, since they are a cache of their own. Then ten agents with one system prompt of ``--system``
 tokens: what each adds to the store.
 
-    python -m benchmarks.memory [--agents 8] [--tokens 1024] [--system 2048] [--json memory.json]
+    python -m benchmarks.memory [--agents 8] [--tokens 1024] [--system 2048] [--json [FILE]]
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import add_outputs, write_json
 from benchmarks.prose import Prose, default_model
 from benchmarks.serving import Server, shared_models
 
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--system", type=int, default=2048)
     parser.add_argument("--set", action="append", default=[], help="a setting of the server")
-    parser.add_argument("--json", type=Path)
+    add_outputs(parser, "memory")
     options = parser.parse_args(arguments)
     prose = Prose(default_model())
     extra = [part for setting in options.set for part in ("--set", setting)]
@@ -109,8 +109,7 @@ def main(arguments: Sequence[str]) -> int:
         first, others = added[0] / 1e6, sum(added[1:]) / 1e6
         print(f"one system prompt of {options.system} tokens for {SHARERS} agents:")
         print(f"the first added {first:.2f} MB, the other {SHARERS - 1} together {others:.2f} MB")
-    if options.json:
-        options.json.write_text(json.dumps({"at_rest": rest, "shared_bytes": added}, indent=1))
+    write_json(options.json, {"at_rest": rest, "shared_bytes": added})
     return 0
 
 

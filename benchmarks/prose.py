@@ -29,6 +29,10 @@ class Prose:
         self._prose = "\n\n".join(topics[name] for name in sorted(topics))
         self._at = 0
 
+    def turn_to(self, at: int) -> None:
+        """Go on from this character of the prose, which gives the same prompts each time."""
+        self._at = at % len(self._prose)
+
     def question(self, length: int, ask: str = "") -> Messages:
         """A prompt of ``length`` tokens or a few less that ends in ``ask``."""
         # A system prompt of its own: the template's would be remembered from the prompt before.
@@ -39,9 +43,9 @@ class Prose:
 
     def passage(self, length: int) -> str:
         """The next ``length`` tokens of prose, or a few less."""
-        rest = self._prose[self._at : self._at + 8 * length]
+        rest = (self._prose + self._prose)[self._at : self._at + 8 * length]
         content = self.text.decode(self.text.encode(rest)[:length])
-        self._at += len(content)
+        self.turn_to(self._at + len(content))
         return content
 
     def tokens(self, messages: Messages) -> list[int]:

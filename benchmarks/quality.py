@@ -5,7 +5,7 @@ computed in floats, encoded, restored, and the next 256 tokens are scored on it,
 Reported per codec: the perplexity against the float cache with a 95 % interval over windows, how
 often the likeliest token is the same, bits per element, and milliseconds to encode and decode.
 
-    python -m benchmarks.quality [--context 1024] [--windows 20] [--json quality.json]
+    python -m benchmarks.quality [--context 1024] [--windows 20] [--json [FILE]]
 
 A window of 4096 tokens takes a minute or more on a CPU. With ``--pieces FOLDER`` each window's
 figures are kept in a file as soon as they are there, and a run that was stopped (``--seconds`` ends
@@ -32,7 +32,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
-from benchmarks.figures import frontier
+from benchmarks.figures import add_outputs, frontier, write_json
 from greenroom.runtime.cache import restore, slice_states
 from greenroom.runtime.catalog import load_catalog
 from greenroom.runtime.codec import CODECS, DEFAULT_CODEC
@@ -77,10 +77,9 @@ def main(arguments: Sequence[str]) -> int:
             rows[name] += [done[name]] if name in done else []
     summary = {name: _summary(each) for name, each in rows.items() if each}
     _print(summary, options.context, min(len(each) for each in rows.values()))
-    if options.json:
-        Path(options.json).write_text(json.dumps(summary, indent=1))
+    write_json(options.json, summary)
     if options.plot:
-        _plot(summary, Path(options.plot))
+        _plot(summary, options.plot)
     return 0
 
 
@@ -89,8 +88,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--context", type=int, default=1024, help="tokens restored per window")
     parser.add_argument("--windows", type=int, default=20)
     parser.add_argument("--codecs", default="", help="comma-separated; all of them by default")
-    parser.add_argument("--json", default="", help="write the figures to this file")
-    parser.add_argument("--plot", default="", help="draw bytes, perplexity and ms to this file")
+    add_outputs(parser, "quality", plot=True)
     parser.add_argument("--pieces", default="", help="folder of the windows done so far")
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="begin no window after so long"

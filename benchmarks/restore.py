@@ -12,7 +12,7 @@ that the system has in memory; they take turns, and what the last ones used is t
 again.
 
     python -m benchmarks.restore [--tokens 4096] [--repeats 15] [--codecs k5cv5,k5v4r]
-                                [--json restore.json]
+                                [--json [FILE]]
 """
 
 import argparse
@@ -38,7 +38,7 @@ import mlx.core as mx
 import msgspec
 from mlx_lm.models.cache import KVCache
 
-from benchmarks.figures import Figure, figure, write_json
+from benchmarks.figures import Figure, add_outputs, figure, write_json
 
 SEGMENT = 512
 # SmolLM2-135M in float32, as it is served on a CPU.
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--tokens", type=int, default=4096, help="a multiple of 64")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--codecs", default="k5cv5,k5v4r")
-    parser.add_argument("--json", type=Path, default=Path("restore.json"))
+    add_outputs(parser, "restore")
     options = parser.parse_args(arguments)
     results: list[Result] = []
     with ThreadPoolExecutor(2) as pool:

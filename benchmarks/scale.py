@@ -6,7 +6,7 @@ nothing until the store knows everybody (opening the index, reading it, the pref
 that takes, and the median time of finding the longest remembered prefix of a prompt, of finding
 whose it is, and of one agent's chain.
 
-    python -m benchmarks.scale [--segments 1000 10000 100000] [--json scale.json] [--plot scale.png]
+    python -m benchmarks.scale [--segments 1000 10000 100000] [--json [FILE]] [--plot [FILE]]
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.figures import write_json
+from benchmarks.figures import add_outputs, write_json
 from benchmarks.memory import rss_bytes
 from greenroom.runtime.index import Index
 from greenroom.runtime.segments import Segment, chain_tokens, make_segment
@@ -181,8 +181,7 @@ def plot(rows: Sequence[Row], file: Path) -> None:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="starts and lookups of large stores")
     parser.add_argument("--segments", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--plot", type=Path)
+    add_outputs(parser, "scale", plot=True)
     options = parser.parse_args(arguments)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -192,8 +191,7 @@ def main(arguments: Sequence[str]) -> int:
             rows.append(measure(root, sample))
             print(f"{num_segments}: {rows[-1].start_s:.2f} s", file=sys.stderr, flush=True)
     show(rows)
-    if options.json:
-        write_json(options.json, rows)
+    write_json(options.json, rows)
     if options.plot:
         plot(rows, options.plot)
     return 0

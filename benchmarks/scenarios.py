@@ -1,203 +1,176 @@
 """What is measured of every server: scenarios that a neutral OpenAI client can play.
 
-A scenario gets a server that has just been started with nothing remembered and gives figures by
-name. Of a figure less is better, unless its name is in ``MORE_IS_BETTER``. Nobody is told who is
-speaking: no agent names, no cache keys.
+A scenario gets a server and gives figures by name. Of a figure less is better, unless it is a rate.
+Nobody is told who is speaking: no agent names, no cache keys. Answers are short and greedy; a
+client sends back what it was told, as clients do.
 """
 
-import itertools
+import json
 import signal
-import statistics
-import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pydoc_data.topics import topics
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
 
-from benchmarks.contenders import Running
+import msgspec
+
+from benchmarks import crowds, memories
+from benchmarks.chats import Figures, Scale
+from benchmarks.contenders import Running, Unavailable
+from benchmarks.memories import Play
 from benchmarks.prose import Messages, Prose
-from benchmarks.serving import Answer, Watch, ask
-
-Figures = Mapping[str, float]
-Scenario = Callable[[Running, Prose], Figures]
+from benchmarks.serving import SILENCE_S, BareEngine
 
 LENGTHS = (512, 1024, 2048, 4096)
-MORE_IS_BETTER = frozenset({"one agent tok/s", "two agents tok/s"})
-FOLLOW_UP = "Say the most important of it once more, in other words."
-EXPERTS = 10
+CHUNK = 256
+"""With which mlx-lm reads a cold prompt the soonest on a CPU, or nearly."""
 
 
-class Chat:
-    """One conversation of a client that re-sends its whole history, as most do."""
+class Scenario(msgspec.Struct, frozen=True):
+    """One scenario: ``about`` what it is, and some ``seconds`` that it takes an MLX server.
 
-    def __init__(self, server: Running, messages: Messages) -> None:
-        self._server = server
-        self.messages = messages
+    One that is ``apart`` gets a server that remembers nothing; the others follow each other on one
+    server, with prompts of their own.
+    """
 
-    def ask(self, question: str | None = None, max_tokens: int = 8) -> Answer:
-        """Send the history, with a further question if there is one; the answer becomes part."""
-        if question is not None:
-            self.messages.append({"role": "user", "content": question})
-        answer = say(self._server, self.messages, max_tokens)
-        self.messages.append({"role": "assistant", "content": answer.text})
-        return answer
-
-    def again(self) -> Answer:
-        """Send the last request once more, exactly."""
-        return say(self._server, self.messages[:-1])
+    play: Play
+    about: str
+    seconds: float
+    apart: bool = True
 
 
-def say(
-    server: Running, messages: Messages, max_tokens: int = 8, watch: Watch = lambda _: True
-) -> Answer:
-    """One greedy streamed answer."""
-    return ask(server.url, None, messages, max_tokens, watch, model=server.model_id)
+def more_is_better(figure: str) -> bool:
+    """Whether a figure of that name is a rate."""
+    return figure.endswith("tok/s")
 
 
-def first_tokens(length: int) -> Scenario:
-    """Cold, hot, sent again, and after both kinds of end, at one prompt length."""
+def engine(server: Running, prose: Prose, scale: Scale) -> Figures:
+    """The forward passes alone, without a server's part: mlx-lm's generator, llama.cpp's timings.
 
-    def scenario(server: Running, prose: Prose) -> Figures:
-        say(server, prose.question(64))  # what is loaded or compiled at the first turn is
-        chat = Chat(server, prose.question(length))
-        figures = {"cold s": chat.ask().ttft_s}
-        figures["hot s"] = chat.ask(FOLLOW_UP).ttft_s
-        figures["sent again s"] = chat.again().ttft_s
-        for name, number in (("SIGTERM", signal.SIGTERM), ("SIGKILL", signal.SIGKILL)):
-            server.end(number)
-            server.start()
-            say(server, prose.question(64))
-            figures[f"after {name} s"] = chat.ask(FOLLOW_UP).ttft_s
-        return figures
-
-    return scenario
-
-
-def returning(num_agents: int) -> Scenario:
-    """Agents of 1,024 tokens that speak one after the other: what a return to each costs."""
-
-    def scenario(server: Running, prose: Prose) -> Figures:
-        say(server, prose.question(64))
-        before = server.resident_bytes()
-        chats = [Chat(server, prose.question(1024)) for _ in range(num_agents)]
-        for chat in chats:
-            chat.ask()
-        grown = server.resident_bytes() - before
-        returns = [chat.ask(FOLLOW_UP).ttft_s for chat in chats]
-        return {
-            "return, median s": statistics.median(returns),
-            "return, worst s": max(returns),
-            "memory growth MiB": grown / 2**20,
-        }
-
-    return scenario
+    What is left of a served cold prompt's time is the server's share.
+    """
+    prompts = [prose.question(scale.tokens(n)) for n in (512, 2048)]
+    prompts.append(crowds.lasting(prose))
+    if not server.contender.mlx:
+        timed = [_timings(server, messages) for messages in prompts]
+        read = [t["prompt_ms"] / 1e3 for t in timed]
+        rate = timed[-1]["predicted_per_second"]
+    elif server.contender.packages:
+        raise Unavailable("its engine is greenroom's: MLX")
+    else:
+        server.end(signal.SIGTERM)
+        bare = BareEngine(server.weights.folder, "raw")
+        try:
+            tokens = [prose.tokens(messages) for messages in prompts]
+            bare.ask(op="raw", tokens=tokens[-1], chunk=CHUNK)  # what is made once is no figure
+            read = [bare.ask(op="raw", tokens=each, chunk=CHUNK) for each in tokens]
+            rate = bare.ask(op="decode", prompts=tokens[-1:], num_tokens=crowds.TOKENS)
+        finally:
+            bare.close()
+    return {"512 tokens s": read[:1], "2048 tokens s": read[1:2], "decode tok/s": [rate]}
 
 
-def rates(server: Running, prose: Prose) -> Figures:
-    """Tokens per second that one agent gets, and that two get together."""
-    say(server, prose.question(64))
-    alone = _decoding([say(server, _long(prose), 96)])
-    with ThreadPoolExecutor(2) as threads:
-        two = [_long(prose) for _ in range(2)]
-        answers = list(threads.map(lambda messages: say(server, messages, 96), two))
-    return {"one agent tok/s": alone, "two agents tok/s": _decoding(answers)}
+def _timings(server: Running, messages: Messages) -> Mapping[str, Any]:
+    """What llama.cpp says that its own forward passes of a cold prompt and its answer took."""
+    body = {"messages": messages, "temperature": 0, "max_tokens": crowds.TOKENS}
+    request = urllib.request.Request(
+        f"{server.url}/v1/chat/completions",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=SILENCE_S) as response:
+        timings: Mapping[str, Any] = json.load(response)["timings"]
+    return timings
 
 
-def newcomer(server: Running, prose: Prose) -> Figures:
-    """While one agent decodes, another comes with a cold prompt of 1,024 tokens."""
-    say(server, prose.question(64))
-    alone = say(server, prose.question(1024)).ttft_s
-    with ThreadPoolExecutor(1) as threads:
-        decoding = threads.submit(say, server, _long(prose), 200)
-        time.sleep(3.0)  # it decodes by now
-        coming = say(server, prose.question(1024))
-        arrivals = decoding.result().arrivals
-    gaps = [b - a for a, b in itertools.pairwise(arrivals)]
-    return {
-        "largest gap s": max(gaps),
-        "newcomer TTFT s": coming.ttft_s,
-        "newcomer / alone": coming.ttft_s / alone,
-    }
-
-
-def twins(server: Running, prose: Prose) -> Figures:
-    """Two agents come at once with one new system prompt of 1,000 tokens."""
-    say(server, prose.question(64))
-    alone = say(server, _briefed(prose.passage(1000), "Who are you?")).ttft_s
-    system = prose.passage(1000)
-    with ThreadPoolExecutor(2) as threads:
-        asked = [_briefed(system, question) for question in ("Who are you?", "What is it about?")]
-        both = list(threads.map(lambda messages: say(server, messages), asked))
-    return {"slower of two s": max(a.ttft_s for a in both), "of one alone s": alone}
-
-
-def experts(server: Running, prose: Prose) -> Figures:
-    """Ten experts, each with a chapter of its own: what asking one costs, once it is primed."""
-    say(server, prose.question(64))
-    chapters = sorted(topics, key=lambda name: len(topics[name]))[-EXPERTS:]
-    chats = []
-    primed = []
-    for name in chapters:
-        text = prose.text.decode(prose.text.encode(topics[name])[:512])
-        chat = Chat(server, _briefed(text, "What is your subject?"))
-        primed.append(chat.ask().ttft_s)
-        chats.append(chat)
-    asked = [chat.ask("Give one example.").ttft_s for chat in chats]
-    return {"primed s": statistics.median(primed), "asked s": statistics.median(asked)}
-
-
-def leaver(server: Running, prose: Prose) -> Figures:
-    """A client leaves in mid-answer: how long the next one's 16 tokens take, against usual."""
-    say(server, prose.question(64))
-    usual = say(server, prose.question(128), 16).total_s
-    say(server, _long(prose), 400, lambda num_pieces: num_pieces < 8)
-    after = say(server, prose.question(128), 16).total_s
-    return {"next / usual": after / usual}
-
-
-def writes(server: Running, prose: Prose) -> Figures:
-    """Bytes on disk that a turn of some 50 new tokens adds to an agent of 1,024."""
-    chat = Chat(server, prose.question(1024))
-    chat.ask()
-    time.sleep(2.0)
-    before = server.bytes_on_disk()
-    chat.ask(FOLLOW_UP, 32)
-    time.sleep(2.0)
-    return {"written MB": (server.bytes_on_disk() - before) / 1e6}
-
-
-def starting(server: Running, prose: Prose) -> Figures:
-    """Seconds from the start of the process until it answers, and until its first token."""
-    server.end(signal.SIGTERM)
-    ready = server.start()
-    return {"ready s": ready, "first token s": ready + say(server, prose.question(64)).ttft_s}
-
-
+# In this order they are played when time is short: what is short comes first.
 SCENARIOS: Mapping[str, Scenario] = {
-    **{f"ttft-{length}": first_tokens(length) for length in LENGTHS},
-    "return-8": returning(8),
-    "return-24": returning(24),
-    "rates": rates,
-    "newcomer": newcomer,
-    "twins": twins,
-    "experts": experts,
-    "leaver": leaver,
-    "writes": writes,
-    "start": starting,
+    "rates": Scenario(
+        crowds.rates, "Tokens per second of one agent, and of two at once together.", 16, False
+    ),
+    "newcomer": Scenario(
+        crowds.newcomer,
+        "One agent decodes when another comes with a cold prompt of 512 tokens: the largest gap"
+        " between two tokens of the first, and how long the second waits for its own first.",
+        22,
+        False,
+    ),
+    "twins": Scenario(
+        crowds.twins,
+        "Two agents come at once with one new system prompt of 512 tokens: the slower one's time to"
+        " its first token, and as a multiple of one that comes alone.",
+        9,
+        False,
+    ),
+    "leaver": Scenario(
+        crowds.leaver,
+        "A client leaves in mid-answer: how long the next one's whole answer of 16 tokens takes,"
+        " and as a multiple of what it takes otherwise.",
+        14,
+        False,
+    ),
+    "lag": Scenario(
+        crowds.lag,
+        "How soon GET /v1/models is answered while a cold prompt of 512 tokens is read and"
+        " answered: what a busy server leaves to others.",
+        7,
+        False,
+    ),
+    "phases": Scenario(
+        memories.phases,
+        "Five phases of a scene of four (examples/dilemma.toml), played by a client that re-sends"
+        " each one's whole history: times to the first token, and all of them together.",
+        45,
+        False,
+    ),
+    "start": Scenario(
+        memories.starting,
+        "From the start of the process until it answers GET /v1/models, and until the first token"
+        " of a short prompt.",
+        15,
+    ),
+    "writes": Scenario(
+        memories.writes,
+        "Bytes handed to the system for a turn of some 50 new tokens of an agent of 1,024. A server"
+        " that keeps nothing writes nothing but its log and the answer.",
+        20,
+    ),
+    "ttft-512": Scenario(
+        memories.first_tokens(512),
+        "Time to the first token of an agent of 512 tokens: cold; a short follow-up at once; the"
+        " same request once more; a follow-up after SIGTERM and a new start; and after SIGKILL.",
+        18,
+    ),
+    "ttft-1024": Scenario(memories.first_tokens(1024), "The same at 1,024 tokens.", 30),
+    "experts": Scenario(
+        memories.experts,
+        "Ten experts, each with a chapter of 384 tokens as its system prompt: the first token when"
+        " one is primed, and when it is asked again after all the others.",
+        28,
+    ),
+    "return-8": Scenario(
+        memories.returning(8, 512),
+        "Eight agents of 512 tokens speak one after the other, then each again: the first token of"
+        " a return, the slowest of them, and what the server's memory grew by.",
+        35,
+    ),
+    "engine": Scenario(
+        engine,
+        "The forward passes alone, without a server's part: mlx-lm's own generator on MLX, and what"
+        " llama.cpp says that it spent. The difference to a served cold prompt is the server's.",
+        35,
+    ),
+    "ttft-2048": Scenario(
+        memories.first_tokens(2048),
+        "The same at 2,048 tokens. A server that keeps nothing on disk is not ended here: it would"
+        " read the whole prompt again, which is its cold figure.",
+        28,
+    ),
+    "return-24": Scenario(
+        memories.returning(24, 320),
+        "Twenty-four agents of 320 tokens, as above: more than many a cache holds.",
+        70,
+    ),
+    "ttft-4096": Scenario(
+        memories.first_tokens(4096), "The same at 4,096 tokens, as at 2,048.", 85
+    ),
 }
-
-
-def _long(prose: Prose) -> Messages:
-    """A question whose answer goes on for long."""
-    return prose.question(128, "\n\nTell a very long story about it, with every detail.")
-
-
-def _briefed(system: str, question: str) -> Messages:
-    return [{"role": "system", "content": system}, {"role": "user", "content": question}]
-
-
-def _decoding(answers: list[Answer]) -> float:
-    """Tokens per second while all of them decode: one piece of text is about one token."""
-    begun = max(a.arrivals[0] for a in answers)
-    ended = min(a.arrivals[-1] for a in answers)
-    num = sum(sum(begun < at <= ended for at in a.arrivals) for a in answers)
-    return num / (ended - begun)

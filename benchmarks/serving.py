@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.machine import ROOT
 from greenroom.runtime.layers import load_settings
 
-ROOT = Path(__file__).parent.parent
+SILENCE_S = 300.0
+"""How long a server may send nothing before it is given up."""
 
 
 class Answer(NamedTuple):
@@ -35,6 +37,10 @@ class Answer(NamedTuple):
     complete: bool
 
 
+class Refused(Exception):
+    """The server has answered with an error; the message is its own."""
+
+
 Watch = Callable[[int], bool]
 """Called with the number of pieces of text so far; False gives the turn up."""
 
@@ -47,7 +53,10 @@ def ask(
     watch: Watch = lambda _: True,
     model: str = "default",
 ) -> Answer:
-    """One greedy streamed turn of the server at ``url``, of the agent ``name`` if one is named."""
+    """One greedy streamed turn of the server at ``url``, of the agent ``name`` if one is named.
+
+    Raises Refused, and OSError where nothing comes for SILENCE_S.
+    """
     body = {
         "model": model,
         "messages": messages,
@@ -63,14 +72,17 @@ def ask(
     )
     text, arrivals, sent = "", list[float](), time.perf_counter()
     last: dict[str, Any] = {}
-    with urllib.request.urlopen(request) as response:
+    with urllib.request.urlopen(request, timeout=SILENCE_S) as response:
         for line in response:
             field, _, data = line.decode().strip().partition(": ")
             if field != "data" or data == "[DONE]":  # a comment keeps a silent stream alive
                 continue
-            chunk = json.loads(data)
+            try:
+                chunk = json.loads(data)
+            except json.JSONDecodeError:
+                raise Refused(f"an event that is no JSON: {data[:200]}") from None
             if "error" in chunk:
-                sys.exit(chunk["error"]["message"])
+                raise Refused(str(chunk["error"]))
             if new := "".join(c["delta"].get("content") or "" for c in chunk["choices"] or []):
                 arrivals.append(time.perf_counter())
                 text += new

@@ -6,7 +6,7 @@ alone, and against two in namespaces of their own, who share nothing. Then an ag
 tokens is forked, and four of its forks speak at once: what that adds on disk, hot in memory and in
 decoded copies.
 
-    python -m benchmarks.share [--system 1024] [--trunk 4096] [--repeats 3] [--json share.json]
+    python -m benchmarks.share [--system 1024] [--trunk 4096] [--repeats 3] [--json [FILE]]
 """
 
 import argparse
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import Figure, figure, write_json
+from benchmarks.figures import Figure, add_outputs, figure, write_json
 from benchmarks.prose import Prose, default_model
 from benchmarks.serving import shared_models
 from greenroom.actors.app import open_house
@@ -158,7 +158,7 @@ def main() -> int:
     parser.add_argument("--system", type=int, default=1024)
     parser.add_argument("--trunk", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=3, help="0: only the branches")
-    parser.add_argument("--json", type=Path)
+    add_outputs(parser, "share")
     arguments = parser.parse_args()
     prose = Prose(default_model())
     with tempfile.TemporaryDirectory() as folder, shared_models(Path(folder)) as home:
@@ -182,8 +182,7 @@ def main() -> int:
         f" {branches['disk_mib']:.2f} MiB on disk, {branches['hot_mib']:.2f} MiB hot;"
         f" decoded copies then {branches['resident_mib']:.0f} MiB"
     )
-    if arguments.json:
-        write_json(arguments.json, result)
+    write_json(arguments.json, result)
     return 0
 
 

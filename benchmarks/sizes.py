@@ -5,13 +5,12 @@ One layer of each kind is filled with random keys and values, 32,768 tokens in t
 encoded as it would be on disk; the rest is multiplication. Beside it stands the format of a system
 that keeps every layer's every token in 4.5 bits.
 
-    python -m benchmarks.sizes [--tokens 32768] [--codec k5cv5] [--json sizes.json]
+    python -m benchmarks.sizes [--tokens 32768] [--codec k5cv5] [--json [FILE]]
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 # Greenroom before MLX: it loads a fast BLAS, which must come first.
 from greenroom import BLAS
@@ -20,7 +19,7 @@ from greenroom import BLAS
 import mlx.core as mx
 import msgspec
 
-from benchmarks.figures import write_json
+from benchmarks.figures import add_outputs, write_json
 from greenroom.runtime.codec import DEFAULT_CODEC, codec_named
 from greenroom.runtime.encoding import SegmentState, encode
 from greenroom.runtime.snapshot import Rows
@@ -79,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="bytes of a Gemma 3 12B agent at rest")
     parser.add_argument("--tokens", type=int, default=32_768)
     parser.add_argument("--codec", default=DEFAULT_CODEC)
-    parser.add_argument("--json", type=Path)
+    add_outputs(parser, "sizes")
     options = parser.parse_args(arguments)
     if BLAS.warning:
         print(BLAS.warning, file=sys.stderr)
@@ -95,8 +94,7 @@ def main(arguments: Sequence[str]) -> int:
         f"  all {FULL_LAYERS + WINDOW_LAYERS} layers x {s.tokens} rows x {2 * HEADS * DIM} "
         f"x {REFERENCE_BITS} bits   {s.reference / 1e6:9.1f} MB, of which that is {share:.3f}"
     )
-    if options.json:
-        write_json(options.json, s)
+    write_json(options.json, s)
     return 0
 
 

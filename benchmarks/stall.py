@@ -8,7 +8,7 @@ cold prompt alone in the same repeat. The same of mlx-lm's ``BatchGenerator`` in
 own, over its chunk size, against its fastest chunk size alone. Draws both frontiers.
 
     python -m benchmarks.stall [--gaps 0 100 400 1600] [--chunks 32 64 128 512] [--repeats 3]
-                              [--newcomer 1024] [--json stall.json] [--plot stall.png]
+                              [--newcomer 1024] [--json [FILE]] [--plot [FILE]]
 """
 
 import argparse
@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.decode import lasting
-from benchmarks.figures import Figure, figure, write_json
+from benchmarks.figures import Figure, add_outputs, figure, write_json
 from benchmarks.prose import Messages, Prose, default_model
 from benchmarks.serving import BareEngine, Server, ask, shared_models
 
@@ -63,8 +63,8 @@ class Options(argparse.Namespace):
     newcomer: int
     before: int
     lasting: int
-    json: Path
-    plot: Path
+    json: Path | None
+    plot: Path | None
 
 
 def visit(arrivals: Sequence[float], sent: float, first: float, alone_s: float) -> Visit:
@@ -219,8 +219,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--newcomer", type=int, default=1024, help="tokens of the cold prompt")
     parser.add_argument("--before", type=int, default=16, help="undisturbed tokens")
     parser.add_argument("--lasting", type=int, default=160, help="tokens to decode at least")
-    parser.add_argument("--json", type=Path, default=Path("stall.json"))
-    parser.add_argument("--plot", type=Path, default=Path("stall.png"))
+    add_outputs(parser, "stall", plot=True)
     options = parser.parse_args(arguments, Options())
     model = default_model()
     prose = Prose(model)
@@ -240,8 +239,9 @@ def main(arguments: Sequence[str]) -> int:
             bare.close()
     found = points(repeats)
     show(found)
-    plot(found, options.plot)
     write_json(options.json, found)
+    if options.plot:
+        plot(found, options.plot)
     return 0
 
 

@@ -10,7 +10,7 @@ those without a resident copy decoding the segments, and reading them after the 
 client's clock, over HTTP, streamed. Medians, with 95 % intervals.
 
     python -m benchmarks.ttft [--lengths 512,1024,2048,4096] [--repeats 3] [--chunk N]
-                             [--json ttft.json] [--plot ttft.png]
+                             [--json [FILE]] [--plot [FILE]]
 """
 
 import argparse
@@ -24,7 +24,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.figures import Figure, figure, write_json
+from benchmarks.figures import Figure, add_outputs, figure, write_json
 from benchmarks.prose import Messages, Prose, default_model
 from benchmarks.serving import Answer, BareEngine, Server, shared_models
 
@@ -230,8 +230,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--lengths", default="512,1024,2048,4096")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--chunk", type=int, help="mlx-lm's chunk size, if not the best of a few")
-    parser.add_argument("--json", type=Path, default=Path("ttft.json"))
-    parser.add_argument("--plot", type=Path, default=Path("ttft.png"))
+    add_outputs(parser, "ttft", plot=True)
     options = parser.parse_args(arguments)
     model = default_model()
     results: dict[int, Length] = {}
@@ -250,8 +249,9 @@ def main(arguments: Sequence[str]) -> int:
         finally:
             bench.close()
     show(results)
-    plot(results, options.plot)
     write_json(options.json, results)
+    if options.plot:
+        plot(results, options.plot)
     return 0
 
 

@@ -4,7 +4,7 @@ One agent takes 100 turns, each of at least 64 new tokens (prompt and answer). C
 encoded size of its new tokens, the bytes of its files, and all bytes that the process hands to the
 system meanwhile, the index's log included (Linux only; elsewhere what files have grown by).
 
-    python -m benchmarks.writes [--turns 100] [--json writes.json] [--plot writes.png]
+    python -m benchmarks.writes [--turns 100] [--json [FILE]] [--plot [FILE]]
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from benchmarks.figures import quantile, write_json
+from benchmarks.figures import add_outputs, quantile, write_json
 from benchmarks.prose import Prose, default_model
 from benchmarks.serving import shared_models
 from greenroom.actors.app import open_house
@@ -114,8 +114,7 @@ def plot(taken: Sequence[Turn], file: Path) -> None:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="bytes that turns write")
     parser.add_argument("--turns", type=int, default=100)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--plot", type=Path)
+    add_outputs(parser, "writes", plot=True)
     options = parser.parse_args(arguments)
     prose = Prose(default_model())
     with tempfile.TemporaryDirectory() as folder, shared_models(Path(folder)) as home:
@@ -139,8 +138,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     first, last = (quantile(part, 0.5) for part in (shares[:10], shares[-10:]))
     print(f"the first ten turns {first:.3f}, the last ten {last:.3f}")
-    if options.json:
-        write_json(options.json, taken)
+    write_json(options.json, taken)
     if options.plot:
         plot(taken, options.plot)
     return 0

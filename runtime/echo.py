@@ -49,5 +49,5 @@ def _same_call(theirs: ToolCall, ours: ToolCall) -> bool:
 def _parsed(call: ToolCall) -> object:
     try:
         return msgspec.json.decode(call.arguments or "{}")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return call.arguments

@@ -8,6 +8,7 @@ import msgspec
 from mlx_lm.generate import TextStateMachine
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from greenroom.runtime.calling import CallReader
 from greenroom.runtime.records import Tool, ToolCall, ToolCallDelta
 from greenroom.runtime.toolformat import HERMES, Thinking, ToolFormat, native_format
 
@@ -102,8 +103,9 @@ class Said(msgspec.Struct, frozen=True):
 class Parts:
     """Tells the parts of one answer as its text comes in; each is held back only while in doubt.
 
-    White space next to a mark belongs to no part. A call is told when it is whole; what is marked
-    as one and cannot be read is told as content, marks and all. ``unread`` counts those.
+    White space next to a mark belongs to no part. Calls are told as ``CallReader`` reads them; what
+    is marked as one and is none is told as content, marks and all. ``unread`` counts those, and
+    ``broken`` calls whose arguments are no JSON.
     """
 
     def __init__(
@@ -122,13 +124,14 @@ class Parts:
         machine: Any = TextStateMachine(edges)
         self._at = "reasoning" if thinking else "normal"
         self._machine = machine.make_state(self._at)
-        self._call = ""
+        self._reader: CallReader | None = None
         self._spaces = ""  # after content or a thought: part of it only if more follows
         self._marked = False
         self.content = ""
         self.reasoning = ""
         self.calls: tuple[ToolCall, ...] = ()
         self.unread = 0
+        self.broken = 0
 
     @property
     def thinks(self) -> bool:
@@ -148,7 +151,7 @@ class Parts:
         self._machine, held, state = TextStateMachine.flush(self._machine)
         before = self._told([(str(state), str(held))])
         last = Said()
-        if self._call:
+        if self._reader is not None:
             last = self._called(closed=False)
         elif not self._marked and self._at == "normal":
             last = Said(self._spaces)
@@ -167,7 +170,7 @@ class Parts:
                 self._spaces, self._marked = "", True
             self._at = state
             if state == "tool":
-                self._call += text
+                calls += self._calling(text)
             elif state == "reasoning":
                 reasoning += self._solid(text, started=bool(self.reasoning or reasoning))
             else:
@@ -184,19 +187,25 @@ class Parts:
         self._spaces = text[len(solid) :] if started or solid else ""
         return solid if started else solid.lstrip()
 
-    def _called(self, *, closed: bool) -> Said:
+    def _calling(self, text: str) -> tuple[ToolCallDelta, ...]:
         assert self._calls is not None
-        text, self._call = self._call, ""
+        if self._reader is None:
+            self._reader = CallReader(self._calls, len(self.calls))
+        told = self._reader.read(text)
+        self.calls = (*self.calls[: self._reader.first], *self._reader.calls)
+        return tuple(told)
+
+    def _called(self, *, closed: bool) -> Said:
+        """A marked stretch is over: what of it has not been told."""
+        assert self._calls is not None
+        reader, self._reader = self._reader, None
+        assert reader is not None
         try:
-            calls = self._calls.calls(text, self._tools)
+            told = reader.end(self._tools)
         except ValueError:
             self.unread += 1
-            return Said(f"{self._calls.start}{text}{self._calls.end if closed else ''}")
-        first = len(self.calls)
-        self.calls += calls
-        return Said(
-            calls=tuple(
-                ToolCallDelta(first + n, call.arguments, id=call.id, name=call.name)
-                for n, call in enumerate(calls)
-            )
-        )
+            end = self._calls.end if closed else ""
+            return Said(f"{self._calls.start}{reader.text}{end}")
+        self.calls = (*self.calls[: reader.first], *reader.calls)
+        self.broken += reader.broken
+        return Said(calls=tuple(told))

@@ -102,7 +102,7 @@ def heard_so_far(cue: Cue, said: str) -> ChatMessage | None:
 
 def cue_for(so_far: Transcript, name: str) -> list[Entry]:
     """Cue one member out of turn. Raises InvalidRequest (``member``)."""
-    so_far.scenario.member(name)
+    name = so_far.scenario.member(name).name
     return [_cue(so_far, name, so_far.next_number, so_far.next_number)]
 
 
@@ -159,10 +159,9 @@ def ending(so_far: Transcript, cue: Cue, answer: str | None, reason: str = "") -
 def spoken_text(answer: str, speaker: str) -> str:
     """An answer as the others hear it: a small model likes to begin with its own name."""
     text = answer.strip()
-    for prefix in (f"{speaker}:", f"**{speaker}**:", f"**{speaker}:**"):
-        if text.casefold().startswith(prefix.casefold()):
-            return text[len(prefix) :].strip()
-    return text
+    name = re.escape(speaker)
+    own = re.match(rf"(?:{name}:|\*\*{name}(?:\*\*:|:\*\*))", text, re.IGNORECASE)
+    return text[own.end() :].strip() if own else text
 
 
 def _begin(so_far: Transcript, index: int) -> list[Entry]:

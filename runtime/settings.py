@@ -41,7 +41,10 @@ class ServerSettings(_Section, frozen=True):
     allowed_origins: tuple[str, ...]
     max_body_mb: Count
     max_sockets: Count
+    max_turns: Count
+    head_timeout_s: Positive
     body_timeout_s: Positive
+    reader_timeout_s: Positive
     max_import_mb: Count
     keepalive_s: Duration
     resume_s: Duration

@@ -144,7 +144,7 @@ def _as_template_message(message: ChatMessage, called: Mapping[str, str]) -> dic
 def _as_template_call(call: ToolCall) -> dict[str, Any]:
     try:
         arguments = msgspec.json.decode(call.arguments or "{}")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         arguments = call.arguments  # a model may write anything; the template prints it as it is
     return {
         "id": call.id,

@@ -28,7 +28,8 @@ class ToolFormat(msgspec.Struct, frozen=True):
 
     Calls are read between ``start`` and ``end`` (until the answer's end if that is empty). Where a
     grammar writes them, ``between`` stands between two, and each is its arguments between ``head``,
-    in which NAME is the tool's name, and ``tail``.
+    in which NAME is the tool's name, and ``tail``. ``opening`` is a pattern of what comes before
+    arguments in JSON, with the group ``name``; None where they are written otherwise.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ToolFormat(msgspec.Struct, frozen=True):
     head: str = ""
     tail: str = ""
     between: str = ""
+    opening: str | None = None
 
     def around(self, tool: str) -> tuple[str, str]:
         """What stands before and after the arguments of a call of ``tool``."""
@@ -50,7 +52,14 @@ class ToolFormat(msgspec.Struct, frozen=True):
         """
         try:
             parsed = self.parse(text, [as_openai(t) for t in tools])
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, SyntaxError) as error:
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            SyntaxError,
+            RecursionError,
+        ) as error:
             raise ValueError(f"not a call: {error}") from error
         every = parsed if isinstance(parsed, list) else [parsed]
         return tuple(_call(each, text) for each in every)
@@ -109,6 +118,14 @@ def _parser(name: str) -> Parse:
     return parse
 
 
+# Which of mlx-lm's formats have arguments in JSON. What follows is an object: the model may err.
+_OBJECT = r"(?=\{\s*[\"}])"
+_OPENINGS = {
+    "json_tools": r'\s*\{\s*"name"\s*:\s*"(?P<name>[^"\\]+)"\s*,'
+    rf'\s*"(?:arguments|parameters)"\s*:\s*{_OBJECT}',
+    "mistral": rf"\s*(?:\[TOOL_CALLS\])?\s*(?P<name>[\w-]+)\s*\[ARGS\]\s*{_OBJECT}",
+}
+
 HERMES = ToolFormat(
     name="json_tools",
     start="<tool_call>",
@@ -117,6 +134,7 @@ HERMES = ToolFormat(
     head='<tool_call>\n{"name": "NAME", "arguments": ',
     tail="}\n</tool_call>",
     between="\n",
+    opening=_OPENINGS["json_tools"],
 )
 """What most models know, and what serves those that know none or whose calls are not JSON."""
 
@@ -128,6 +146,7 @@ _FORCED = {
         end="",
         parse=_parser("mistral"),
         head="[TOOL_CALLS]NAME[ARGS]",
+        opening=_OPENINGS["mistral"],
     ),
 }
 
@@ -139,7 +158,7 @@ def native_format(tokenizer: TokenizerWrapper) -> ToolFormat | None:
     parse = tokenizer.tool_parser
     name = str(parse.__module__).rpartition(".")[2]
     start, end = str(tokenizer.tool_call_start), str(tokenizer.tool_call_end)
-    return ToolFormat(name, start, end, parse)
+    return ToolFormat(name, start, end, parse, opening=_OPENINGS.get(name))
 
 
 def forced_format(native: ToolFormat | None) -> ToolFormat:

@@ -311,6 +311,8 @@ def test_what_goes_wrong_is_a_status_or_an_event_and_never_silence(path: str, la
             release.set()
             last = parsed(await response.text())[-1][1]
             assert last["error"]["code"] == "mailbox_full"
+            if "say" in path:
+                assert (last["status"], last["retry_after_s"]) == (429, 1)
 
     run(scenario())
 

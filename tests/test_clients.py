@@ -1,7 +1,10 @@
 """Unmodified clients against a live server with the default model, which knows no tools itself."""
 
+import asyncio
+import functools
 import json
 import math
+import operator
 import subprocess
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -12,6 +15,8 @@ from jsonschema import validate
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, Field, SecretStr
+from websockets import Origin, Subprotocol
+from websockets.asyncio.client import connect
 
 from tests.server import Server
 
@@ -122,6 +127,71 @@ def test_streamed_calls(client: openai.OpenAI) -> None:
     assert 1 <= len(calls) <= 4
     for pieces in calls.values():
         validate(json.loads("".join(pieces)), WEATHER["function"]["parameters"])
+
+
+def shown(*cities: str) -> list[Any]:
+    """A conversation in which the tool has been called for each of the cities but the last."""
+    history: list[Any] = []
+    for n, city in enumerate(cities):
+        history.append({"role": "user", "content": f"What is the weather in {city}?"})
+        if n + 1 < len(cities):
+            arguments = json.dumps({"city": city, "unit": "C"})
+            function = {"name": "get_weather", "arguments": arguments}
+            calls = [{"id": f"call_{n}", "type": "function", "function": function}]
+            history += [
+                {"role": "assistant", "content": "", "tool_calls": calls},
+                {"role": "tool", "tool_call_id": f"call_{n}", "content": "Sunny, 21 C"},
+                {"role": "assistant", "content": f"It is sunny in {city}, at 21 C."},
+            ]
+    return history
+
+
+STRICT: Any = {"type": "function", "function": {**WEATHER["function"], "strict": True}}
+NAMED: Any = {"type": "function", "function": {"name": "get_weather"}}
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", NAMED], ids=["auto", "required", "named"])
+def test_a_call_comes_in_pieces_that_make_the_whole(client: openai.OpenAI, choice: Any) -> None:
+    """With "auto" it is the model's own idea, from what it was shown."""
+    options: dict[str, Any] = {
+        "model": "default",
+        "messages": shown("Rome", "Oslo", "Madrid", "Vienna", "Paris"),
+        "temperature": 0,
+        "tools": [STRICT],
+        "tool_choice": choice,
+        "parallel_tool_calls": False,
+        "extra_headers": {"X-Agent-Name": "shown"},
+    }
+    client.chat.completions.create(**options, max_tokens=1)  # from here on memory is the same
+    [whole] = client.chat.completions.create(**options, max_tokens=80).choices
+    assert whole.finish_reason == "tool_calls"
+    assert not whole.message.content
+    assert whole.message.tool_calls is not None
+    call: Any = whole.message.tool_calls[0]
+    assert len(whole.message.tool_calls) == 1
+    assert check_call(call)["city"] == "Paris"
+    with client.chat.completions.stream(**options, max_tokens=80) as stream:
+        kinds = [event.type for event in stream]
+        [streamed] = stream.get_final_completion().choices
+    assert kinds.count("tool_calls.function.arguments.delta") > 3
+    assert streamed.finish_reason == "tool_calls"
+    told: list[Any] = streamed.message.tool_calls or []
+    same = [(c.function.name, c.function.arguments) for c in told]
+    assert same == [(call.function.name, call.function.arguments)]
+
+
+def test_a_call_that_is_cut_short_is_told_as_far_as_it_goes(client: openai.OpenAI) -> None:
+    options: dict[str, Any] = {"tools": [WEATHER], "tool_choice": NAMED, "max_tokens": 24}
+    whole = ask(client, **options)
+    assert whole.choices[0].finish_reason == "length"
+    [call] = whole.choices[0].message.tool_calls
+    assert call.function.arguments.startswith("{")
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(call.function.arguments)
+    assert [n.partition(":")[0] for n in whole.greenroom["notices"]][-1] == "tool_call_broken"
+    pieces = [c.choices[0].delta.tool_calls or () for c in ask(client, **options, stream=True)]
+    told = "".join(piece.function.arguments or "" for each in pieces for piece in each)
+    assert told == call.function.arguments
 
 
 def test_what_the_model_cannot_do_is_said(client: openai.OpenAI) -> None:
@@ -247,6 +317,38 @@ def test_langchain_gives_structured_output(
 ) -> None:
     structured = chat_model(server).with_structured_output(Person, method=method)
     assert isinstance(structured.invoke("Tom is 30 and happy."), Person)
+
+
+def test_langchain_streams_calls(server: Server) -> None:
+    bound = chat_model(server).bind_tools([WEATHER], tool_choice="get_weather")
+    whole = bound.invoke([HumanMessage(QUESTION)])
+    chunks: list[Any] = list(bound.stream([HumanMessage(QUESTION)]))
+    streamed = functools.reduce(operator.add, chunks)
+    assert [(c["name"], c["args"]) for c in streamed.tool_calls] == [
+        (c["name"], c["args"]) for c in whole.tool_calls
+    ]
+
+
+def test_a_websocket_client_as_strict_as_browsers(server: Server) -> None:
+    """It offers compression and an origin, sends frames in pieces, and answers pings."""
+
+    async def scenario() -> None:
+        async with connect(
+            server.url.replace("http", "ws") + "/v1/agents/strict/stream",
+            origin=Origin("http://localhost:3000"),
+            subprotocols=[Subprotocol("greenroom.v1")],
+        ) as socket:
+            assert socket.subprotocol == "greenroom.v1"
+            await (await socket.ping())
+            say = json.dumps({"type": "say", "id": "1", "content": QUESTION, "max_tokens": 8})
+            await socket.send([say[:20], say[20:40], say[40:]])
+            frames = [json.loads(await socket.recv())]
+            while frames[-1]["type"] not in ("done", "error"):
+                frames.append(json.loads(await socket.recv()))
+        assert [frame["seq"] for frame in frames] == list(range(len(frames)))
+        assert "".join(f["text"] for f in frames if f["type"] == "token") == frames[-1]["text"]
+
+    asyncio.run(scenario())
 
 
 def test_curl(server: Server) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Coroutine, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -198,53 +199,98 @@ def test_bad_input_is_refused_before_any_work(stage: Stage) -> None:
     stage.run(scenario())
 
 
-def test_a_client_that_leaves_frees_the_slot_within_one_step(stage: Stage) -> None:
-    """While its prompt is read, in mid-decode and in mid-call; then nothing runs any more."""
-    text = {"type": "string", "minLength": 2000}
-    note = {"type": "object", "properties": {"text": text}, "required": ["text"]}
-    calling: dict[str, object] = {
-        "tools": [{"type": "function", "function": {"name": "note", "parameters": note}}],
-        "tool_choice": "required",
-    }
-    cases: list[tuple[str, bool, dict[str, object]]] = [
-        (LONG, False, {}),
-        ("Count to a thousand.", True, {}),
-        ("Note something long.", True, calling),
-    ]
+NOTE = {
+    "type": "object",
+    "properties": {"text": {"type": "string", "minLength": 2000}},
+    "required": ["text"],
+}
+CALLING: dict[str, Any] = {
+    "tools": [{"type": "function", "function": {"name": "note", "parameters": NOTE}}],
+    "tool_choice": "required",
+}
+ENDLESS: dict[str, Any] = {"logit_bias": {"0": -100, "2": -100}}  # neither of its ends is drawn
+# What is asked, and what of the answer a client has seen when it leaves.
+MOMENTS: dict[str, tuple[str, dict[str, Any], str | None]] = {
+    "while it waits": ("Hello.", {}, None),
+    "while its prompt is read": (LONG, {}, None),
+    "while it is answered": ("Count to a thousand.", ENDLESS, r'"(content|text)":"[^"]'),
+    "in the middle of a call": ("Note something long.", CALLING, r'"arguments":"[^"]'),
+}
+CHAT = "/v1/chat/completions"
+SOCKET = "/v1/agents/lost/stream"
+
+
+@pytest.mark.parametrize("door", [CHAT, SOCKET])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_client_that_leaves_frees_the_slot_within_one_step(
+    stage: Stage, door: str, moment: str
+) -> None:
+    """Its connection is gone without a word; then nothing of it runs any more."""
+    prompt, more, sign = MOMENTS[moment]
 
     async def scenario() -> None:
-        house, url = stage.house, stage.url
-        async with aiohttp.ClientSession(url) as client:
-            for prompt, reads_first, more in cases:
-                before = await house.counters()
-                messages = [{"role": "user", "content": prompt}]
-                body = {"messages": messages, "stream": True, **more}
-                asking = asyncio.create_task(leave(client, body, reads_first=reads_first))
-                while (await house.counters()).jobs == before.jobs:
-                    pass
-                if reads_first:
-                    await asking
-                else:
-                    asking.cancel()
-                while (after := await house.counters()).cancelled == before.cancelled:
-                    pass
-                if not reads_first:
-                    # The prompt was not read to its end, which is beyond 256 tokens.
-                    assert after.prefill_tokens - before.prefill_tokens <= 256
-                _, done = await say(url, "dora", "Hello", max_tokens=4)
-                used = (await house.counters()).decode_steps - after.decode_steps
-                # Only dora's own steps: the one that left takes none.
-                assert used <= done["usage"]["completion_tokens"] + 1
+        house = stage.house
+        others, held = [], []
+        for n in range(2 if moment == "while it waits" else 0):
+            others.append(aiohttp.ClientSession(stage.url))
+            path = f"/v1/agents/other{n}/stream"
+            held.append(await ask(others[n], path, *MOMENTS["while it is answered"]))
+        before = await house.counters()
+        client = aiohttp.ClientSession(stage.url)
+        asking = asyncio.create_task(ask(client, door, prompt, more, sign))
+        while (await house.counters()).jobs == before.jobs:
+            pass
+        if sign is not None:
+            held.append(await asking)
+        await lose(client)
+        while (after := await house.counters()).cancelled == before.cancelled:
+            pass
+        await asyncio.wait([asking])
+        if sign is None:
+            # The prompt was not read to its end, which is beyond 256 tokens, or not at all.
+            most = 0 if others else 256
+            assert after.prefill_tokens - before.prefill_tokens <= most
+        assert (after.waiting, after.running) == (0, len(others))
+        for other in others:
+            await lose(other)
+        while (before := await house.counters()).running:
+            pass
+        _, done = await say(stage.url, "dora", "Hello", max_tokens=4)
+        used = (await house.counters()).decode_steps - before.decode_steps
+        # Only dora's own steps: who has left takes none.
+        assert used <= done["usage"]["completion_tokens"] + 1
 
     stage.run(scenario())
 
 
-async def leave(client: aiohttp.ClientSession, body: object, *, reads_first: bool) -> None:
-    """Ask for a stream and close the connection, after its first line if ``reads_first``."""
-    response = await client.post("/v1/chat/completions", json=body)
-    if reads_first:
-        await response.content.readline()
-    response.close()
+async def ask(
+    client: aiohttp.ClientSession, door: str, prompt: str, more: dict[str, Any], sign: str | None
+) -> object:
+    """Ask through the door, and read until there is a ``sign`` in what is told, or to the end.
+
+    What is returned holds the connection.
+    """
+    with suppress(aiohttp.ClientError):
+        if door == CHAT:
+            body = {"messages": [{"role": "user", "content": prompt}], "stream": True, **more}
+            response = await client.post(door, json=body)
+            async for line in response.content:
+                if sign is not None and re.search(sign, line.decode()):
+                    return response
+        else:
+            socket = await client.ws_connect(door)
+            await socket.send_json({"type": "say", "content": prompt, **more})
+            async for message in socket:
+                if sign is not None and re.search(sign, message.data):
+                    return socket
+    return None
+
+
+async def lose(client: aiohttp.ClientSession) -> None:
+    """Its connections end without a word."""
+    assert client.connector is not None
+    await client.connector.close()
+    await client.close()
 
 
 def test_the_python_door_leads_to_the_agents_that_the_key_opens(
@@ -297,38 +343,6 @@ def test_a_turn_that_nobody_reads_is_finished_and_remembered(stage: Stage) -> No
 async def unread_agent(stage: Stage) -> AgentInfo | None:
     agents = await stage.house.agents(stage.house.namespace)
     return next((agent for agent in agents if agent.name == "unread"), None)
-
-
-@pytest.mark.parametrize("reads_first", [False, True])
-def test_a_socket_that_is_lost_frees_the_slot_within_one_step(
-    stage: Stage, reads_first: bool
-) -> None:
-    """While its prompt is read, and in mid-decode, as for a stream over HTTP."""
-
-    async def scenario() -> None:
-        house = stage.house
-        before = await house.counters()
-        client = aiohttp.ClientSession(stage.url)
-        socket = await client.ws_connect("/v1/agents/lost/stream")
-        content = "Count to a thousand." if reads_first else LONG
-        await socket.send_json({"type": "say", "content": content})
-        while (await house.counters()).jobs == before.jobs:
-            pass
-        if reads_first:
-            while (await socket.receive_json())["type"] != "token":
-                pass
-        assert client.connector is not None
-        await client.connector.close()
-        while (after := await house.counters()).cancelled == before.cancelled:
-            pass
-        if not reads_first:
-            assert after.prefill_tokens - before.prefill_tokens <= 256
-        _, done = await say(stage.url, "dora", "Hello", max_tokens=4)
-        used = (await house.counters()).decode_steps - after.decode_steps
-        assert used <= done["usage"]["completion_tokens"] + 1
-        await client.close()
-
-    stage.run(scenario())
 
 
 def test_a_lost_socket_is_resumed_without_a_lost_or_doubled_token(stage: Stage) -> None:

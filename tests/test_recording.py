@@ -14,6 +14,7 @@ import pytest
 from greenroom.actors.client_frames import FrameReader, Resume, Say
 from greenroom.actors.frames import Cancelled, Done, Started
 from greenroom.actors.http import serve_http
+from greenroom.actors.limits import Turnstile
 from greenroom.actors.recording import MAX_AHEAD, MAX_RECORDINGS, Recordings
 from greenroom.runtime.errors import NotFound
 from greenroom.runtime.records import TextDelta, TurnRequest
@@ -133,7 +134,7 @@ def test_what_has_ended_can_be_had_again_and_places_that_are_not_there_are_refus
 def test_nobody_resumes_the_turns_of_another_key() -> None:
     async def scenario() -> None:
         house = SmallHouse()
-        recordings = Recordings(house, 60)
+        recordings = Recordings(house, Turnstile(1000, "turns", house.meter.rejected), 60)
         say = FrameReader(agent="alice", namespace="one").read(msgspec.json.encode(SAY))
         assert isinstance(say, Say)
         recordings.begin(say, "r")
@@ -236,7 +237,7 @@ def test_a_slow_reader_bounds_what_is_kept_for_it() -> None:
 
     async def scenario() -> None:
         house = SmallHouse(talk)
-        recordings = Recordings(house, 60)
+        recordings = Recordings(house, Turnstile(1000, "turns", house.meter.rejected), 60)
         recording = recordings.begin(_say("t"), "r")
         recordings.followed(recording)
         frames = recording.follow()
@@ -256,7 +257,7 @@ def test_a_slow_reader_bounds_what_is_kept_for_it() -> None:
 def test_only_so_many_turns_are_kept() -> None:
     async def scenario() -> None:
         house = SmallHouse()
-        recordings = Recordings(house, 60)
+        recordings = Recordings(house, Turnstile(1000, "turns", house.meter.rejected), 60)
         for n in range(MAX_RECORDINGS + 5):
             recording = recordings.begin(_say(str(n)), "r")
             recordings.followed(recording)
@@ -278,6 +279,13 @@ def test_no_more_sockets_than_are_served() -> None:
             assert refused.value.status == 503
             assert refused.value.headers is not None
             assert "Retry-After" in refused.value.headers
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                async with (
+                    aiohttp.ClientSession(url) as client,
+                    client.ws_connect("/v1/scenes/heist/stream"),
+                ):
+                    pass
+            assert refused.value.status == 503
 
     run(scenario())
 

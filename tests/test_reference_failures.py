@@ -54,6 +54,7 @@ SCENARIOS = {
     "a client that had left was served to the end": (
         "test_doors::test_a_client_that_leaves_frees_the_slot_within_one_step",
         "test_recording::test_a_turn_that_nobody_comes_back_to_is_given_up",
+        "test_security::test_a_reader_who_takes_nothing_counts_as_gone",
     ),
     "errors arrived as a finish_reason of length": (
         "test_http::test_an_error_in_mid_stream_is_an_event_and_the_end",
@@ -64,6 +65,7 @@ SCENARIOS = {
     "tool_choice was ignored": (
         "test_clients::test_a_named_tool_is_called",
         "test_clients::test_a_required_tool_is_called_and_its_answer_goes_on_from_memory",
+        "test_clients::test_a_call_comes_in_pieces_that_make_the_whole",
     ),
     "tools were dropped without a system message": ("test_clients::test_a_named_tool_is_called",),
     "two users with one long system prompt became one agent": (
@@ -77,6 +79,11 @@ SCENARIOS = {
         "test_scene::test_phases_openings_whispers_and_audiences_reach_whom_they_are_for",
     ),
     "votes were never counted": ("test_scene::test_votes_are_secret_counted_and_announced",),
+    "profiles of models in TOML were never read": (
+        "test_catalog::test_shipped_entries_are_complete",
+        "test_claims::test_an_entry_may_choose_the_codec_where_the_settings_do_not",
+        "test_claims::test_a_model_that_errs_in_a_batch_is_served_one_at_a_time",
+    ),
     "the shared prefix cache was never called": (
         "test_sharing::test_two_at_once_compute_one_system_prompt_once",
         "test_memory::test_ten_agents_hold_and_store_a_shared_system_prompt_once",

@@ -120,7 +120,8 @@ def test_a_scene_over_a_websocket() -> None:
                 await one.send_json({"type": "run", "turns": 1000})
                 await until(one, "line")
                 await other.send_json({"type": "run", "turns": 1})
-                assert (await until(other, "error"))[-1]["error"]["code"] == "performing"
+                refused = (await until(other, "error"))[-1]
+                assert (refused["error"]["code"], refused["status"]) == ("performing", 409)
                 await one.send_json({"type": "stop"})
                 assert not (await until(one, "rest"))[-1]["scene"]["performing"]
                 await one.send_json({"type": "walk"})

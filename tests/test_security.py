@@ -20,7 +20,8 @@ from greenroom.actors.http import build_app, serve_http
 from greenroom.runtime.errors import ModelUnavailable, SettingsError
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.loader import load
-from tests.house import SmallHouse, question, run, tell, visiting
+from tests.house import SmallHouse, hang, question, run, talk, tell, visiting
+from tests.house import answer as answer_it
 from tests.server import make_home
 
 SOCKET = "/v1/stream"
@@ -168,18 +169,100 @@ def port_of(url: str) -> int:
     return int(url.rpartition(":")[2])
 
 
-def test_a_body_that_trickles_in_holds_no_handler() -> None:
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/agents/import"])
+def test_a_body_that_trickles_in_holds_no_handler(path: str) -> None:
     async def scenario() -> None:
         house = SmallHouse(body_timeout_s=0.05)
         async with serve_http(house, "127.0.0.1", 0) as url:
             reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
-            writer.write(
-                b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
-                b"Content-Length: 1000\r\n\r\n{"
-            )
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n{{"
+            writer.write(head.encode())
             assert b" 408 " in await reader.readline()
             writer.close()
             assert not house.requests
+            assert not house.imported
+
+    run(scenario())
+
+
+HEALTHY = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        (b"", 0),
+        (b"GET /health HTT", 0),
+        (HEALTHY, 1),
+        (HEALTHY + b"GET /health HTTP/1.1\r\nX: ", 1),
+    ],
+    ids=["silent", "first", "idle", "next"],
+)
+def test_a_head_that_never_ends_is_not_waited_for(sent: bytes, answers: int) -> None:
+    """However the rest of it trickles in."""
+
+    async def scenario() -> None:
+        async with serve_http(SmallHouse(head_timeout_s=1.0), "127.0.0.1", 0) as url:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
+            writer.write(sent)
+            reading = asyncio.create_task(reader.read())
+            while not reading.done():
+                if sent.rpartition(b"\r\n")[2]:
+                    writer.write(b"a")
+                await asyncio.wait([reading], timeout=0.01)
+            with suppress(ConnectionError):
+                assert reading.result().count(b"HTTP/1.1 200 OK") == answers
+            writer.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/agents/alice/say"])
+def test_a_reader_who_takes_nothing_counts_as_gone(path: str) -> None:
+    async def scenario() -> None:
+        house = SmallHouse(talk, reader_timeout_s=0.1)
+        async with serve_http(house, "127.0.0.1", 0) as url:
+            _, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
+            asked = question(stream=True) if "chat" in path else {"content": "Hi", "stream": True}
+            body = json.dumps(asked)
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write(f"{head}{body}".encode())
+            await house.left.wait()
+            writer.transport.abort()
+
+    run(scenario())
+
+
+def test_no_more_turns_than_are_served() -> None:
+    """One more is refused before its body is read, whatever the door, and told when to come."""
+
+    async def scenario() -> None:
+        house = SmallHouse(hang, max_turns=1)
+        async with (
+            serve_http(house, "127.0.0.1", 0) as url,
+            aiohttp.ClientSession(url) as client,
+        ):
+            asking = asyncio.create_task(tell(client, question()))
+            await house.opened.wait()
+            for path in ("/v1/chat/completions", "/v1/completions", "/v1/agents/alice/say"):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
+                head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n"
+                writer.write(head.encode())
+                answer = await reader.readuntil(b"\r\n\r\n")
+                assert answer.startswith(b"HTTP/1.1 503 ")
+                assert b"\r\nRetry-After: " in answer
+                writer.close()
+            async with client.ws_connect(SOCKET) as socket:
+                await socket.send_json({"type": "say", "agent": "bob", "content": "Hello"})
+                refused = await socket.receive_json()
+                assert (refused["type"], refused["status"]) == ("error", 503)
+                assert 1 <= refused["retry_after_s"] <= 30
+            async with client.get("/metrics") as response:
+                assert 'greenroom_rejected_total{reason="TooMany"} 4.0' in await response.text()
+            asking.cancel()
+            await house.left.wait()
+            house.play = answer_it
+            assert (await tell(client, question()))[0] == 200
 
     run(scenario())
 

@@ -104,6 +104,7 @@ def test_turns_wait_for_each_other_up_to_a_bound() -> None:
             (refused,) = await until(socket, "error")
             assert refused["id"] == str(MAX_WAITING + 1)
             assert refused["error"]["code"] == "mailbox_full"
+            assert (refused["status"], refused["retry_after_s"]) == (429, 1)
             assert len(house.requests) == 1
             house.play = SmallHouse().play
             await socket.send_json({"type": "cancel", "id": "0"})
@@ -174,6 +175,8 @@ def test_a_bad_frame_is_answered_and_the_socket_goes_on(frame: str, param: str |
             await socket.send_str(frame)
             (answer,) = await until(socket, "error")
             assert answer["error"]["param"] == param
+            gone = "gone" in frame  # a turn that is not there (any more)
+            assert (answer["status"], answer["retry_after_s"]) == (404 if gone else 400, None)
             assert answer["error"]["type"] == "invalid_request_error"
             assert not house.requests
             await socket.send_json({"type": "say", "content": "Hello"})
@@ -205,6 +208,7 @@ def test_an_error_ends_the_turn_and_not_the_socket() -> None:
             failed = (await until(socket, "error"))[-1]
             assert failed["id"] == "x"
             assert failed["error"]["type"] == "service_unavailable_error"
+            assert (failed["status"], failed["retry_after_s"]) == (503, 1)
             house.play = SmallHouse().play
             await socket.send_json({"type": "say", "content": "Hello"})
             await until(socket, "done")
