@@ -7,7 +7,7 @@ from greenroom.actors.agent_messages import AgentKey, Attend, Hear, Overhear, Tu
 from greenroom.actors.director_messages import Wake
 from greenroom.actors.gpu_messages import Count
 from greenroom.actors.guard import derive_namespace
-from greenroom.actors.house import ModelCard, Repertoire, Status
+from greenroom.actors.house_records import ModelCard, Repertoire, Status
 from greenroom.actors.keeper_messages import Weigh
 from greenroom.actors.production import Production
 from greenroom.actors.stagehand import Stagehand

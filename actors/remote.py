@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 
 from greenroom.actors.frames import SUBPROTOCOL, ServerFrame
-from greenroom.actors.house import ModelCard, Status
+from greenroom.actors.house_records import ModelCard, Status
 from greenroom.actors.remote_calls import answered, call, lost
 from greenroom.actors.remote_errors import ServerLost
 from greenroom.actors.remote_frames import event_of, say_fields

@@ -10,7 +10,7 @@ import msgspec
 
 from greenroom.actors.app import open_house
 from greenroom.actors.handle import Agent
-from greenroom.actors.house import ModelCard, Status
+from greenroom.actors.house_records import ModelCard, Status
 from greenroom.actors.http import serve_http
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.reach import Reach
@@ -172,10 +172,10 @@ async def open_room(
 
 
 @asynccontextmanager
-async def open_settings(settings: Settings) -> AsyncIterator[LocalRoom]:
-    """The same for settings that are complete. Raises as ``open_house``."""
+async def open_settings(settings: Settings, *, dark: bool = False) -> AsyncIterator[LocalRoom]:
+    """The same for settings that are complete; ``dark`` and what it raises as ``open_house``."""
     # The room's own actors stop first: they may speak to agents to the end.
-    async with open_house(settings) as house, System() as actors:
+    async with open_house(settings, dark=dark) as house, System() as actors:
         yield LocalRoom(house, actors)
 
 

@@ -185,27 +185,23 @@ class Unstored(Request[tuple[str, ...]], frozen=True):
     ids: tuple[str, ...]
 
 
-StoreMessage = (
+Question = (
     Match
     | LetGo
     | Recall
-    | Commit
     | Forget
     | FindAgent
     | ListAgents
-    | Enrol
     | Whose
     | Trace
     | Dates
-    | Branch
-    | Pin
     | Pinned
-    | Retire
     | Overdue
-    | Remove
-    | Remove
-    | Survey
     | Measure
-    | Evict
-    | Unstored
 )
+"""Answered from memory, whatever is being written."""
+Alteration = Enrol | Branch | Commit
+"""Written together with others."""
+Upkeep = Pin | Retire | Remove | Survey | Evict | Unstored
+"""Done, or said, while nothing else is being written."""
+StoreMessage = Question | Alteration | Upkeep

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, Unpack, overload
 
 from greenroom.actors.handle import Agent, Said, TurnOptions
-from greenroom.actors.house import ModelCard
+from greenroom.actors.house_records import ModelCard
 from greenroom.actors.loop_thread import LoopThread
 from greenroom.actors.reply import Reply, Shaped, Stream
 from greenroom.actors.scene_handle import SceneOptions

@@ -76,12 +76,14 @@ def load(
     device: Device,
     context_window: int | None = None,
     sidecars: Path | None = None,
+    lazy: bool = False,
 ) -> LoadedModel:
     """Load the model in the folder ``path`` through mlx-lm and make it ready for ``device``.
 
     On the CPU the weights become float32, because half precision and quantized products are
     emulated there; on a GPU the checkpoint's own quantization stays. ``context_window`` may only
-    shorten what the checkpoint allows. ``sidecars`` is the fingerprint's cache folder.
+    shorten what the checkpoint allows. ``sidecars`` is the fingerprint's cache folder. A ``lazy``
+    model has no weights in memory until something is computed with it.
     Sets MLX's default device. Raises ``ModelUnavailable``.
     """
     mx.set_default_device(mx.cpu if device == "cpu" else mx.gpu)
@@ -92,10 +94,13 @@ def load(
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelUnavailable(f"mlx-lm cannot load {path}: {error}") from error
     if device == "cpu":
+        if not lazy:
+            _check_memory(model)
         _to_float32(model)
-    else:
+    elif not lazy:
         _wire_memory()
-    mx.eval(model.parameters())
+    if not lazy:
+        mx.eval(model.parameters())
     window = _context_window(config)
     return LoadedModel(
         model=model,
@@ -108,8 +113,7 @@ def load(
     )
 
 
-def _to_float32(model: nn.Module) -> None:
-    """Dequantize in float32 from scales raised to float32, so that nothing is rounded again."""
+def _check_memory(model: nn.Module) -> None:
     needed = 4 * get_total_parameters(model)
     available = _memory_bytes()
     if needed > _MEMORY_SHARE * available:
@@ -117,6 +121,10 @@ def _to_float32(model: nn.Module) -> None:
             f"on the CPU this model takes {needed / 1e9:.1f} GB in float32, and the machine has "
             f"{available / 1e9:.1f} GB; choose a smaller model (model.name)"
         )
+
+
+def _to_float32(model: nn.Module) -> None:
+    """Dequantize in float32 from scales raised to float32, so that nothing is rounded again."""
     model.set_dtype(mx.float32)
     dequantize_model(model)
     model.set_dtype(mx.float32)  # some quantization modes answer bfloat16 whatever their scales

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 from greenroom.runtime.cache import resume_position, slice_states
@@ -104,13 +105,15 @@ class StageSequence:
             at += piece.used
         return [*spans, *(Span(e.payload, 0, e.stop - e.start) for e in segments)]
 
-    def encoded(self, codec: Codec, spec: CacheSpec, keep: int) -> tuple[Encoded, ...]:
+    def encoded(
+        self, codec: Codec, spec: CacheSpec, keep: int, pool: Executor | None = None
+    ) -> tuple[Encoded, ...]:
         """What is new with its first ``keep`` sampled tokens, encoded, cut at its boundaries."""
         if self.kept and spec.forgetful:
             self.snapshots.append(take(self.cache, len(self.job.tokens) + self.kept))
         cuts = sorted({self.job.encode_from, *self.job.boundaries, len(self.job.tokens) + keep})
         return tuple(
-            Encoded(a, b, encode(codec, spec, slice_states(self.cache, a, b, self.snapshots)))
+            Encoded(a, b, encode(codec, spec, slice_states(self.cache, a, b, self.snapshots), pool))
             for a, b in itertools.pairwise(cuts)
         )
 

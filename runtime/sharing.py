@@ -12,9 +12,10 @@ import msgspec
 from mlx_lm.models.cache import trim_prompt_cache
 
 from greenroom.runtime.batch import DecodeBatch
-from greenroom.runtime.cache import branch
+from greenroom.runtime.cache import branch, reserve
 from greenroom.runtime.plan import Lane, Phase
 from greenroom.runtime.prefix import common_prefix
+from greenroom.runtime.resident import can_be_resident
 from greenroom.runtime.segments import TOKEN_BYTES, pack_tokens
 from greenroom.runtime.sequence import StageSequence
 from greenroom.runtime.spec import CacheSpec
@@ -95,6 +96,8 @@ class Sharing:
         caches, other.cache = other.cache, []
         if other.computed > source.position:
             trim_prompt_cache(caches, other.computed - source.position)
+        if can_be_resident(caches):
+            reserve(caches, headroom)
         return caches
 
     def forget(self, s: StageSequence) -> None:

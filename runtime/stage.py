@@ -33,9 +33,9 @@ class Stage:
     ``JobStarted``, ``JobTokens`` …, ``JobEnded`` (unless ``finish`` came first), and ``JobDone``
     once ``finish`` was called; nothing after a ``cancel``. A job that generates nothing has only
     the first and the last of these, a rehearsal that has not begun only the last. Before all of
-    them may come ``JobWaits``, and ``JobRefused`` instead of them. ``pool`` helps to decode
-    segments; ``flush`` is called when tokens have been emitted that should not wait for the rest
-    of a step.
+    them may come ``JobWaits``, and ``JobRefused`` instead of them. ``pool`` helps to encode and
+    decode segments; ``flush`` is called when tokens have been emitted that should not wait for the
+    rest of a step.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Stage:
         self._codec = codec
         self._limits = limits
         self._emit = emit
+        self._pool = pool
         self._now = now
         self._flush = flush
         self._sequences: dict[int, StageSequence] = {}
@@ -350,7 +351,7 @@ class Stage:
 
     def _encode(self, uid: int, s: StageSequence, keep: int) -> None:
         """Encode what is new, and let go of the floats."""
-        segments = s.encoded(self._codec, self._spec, keep)
+        segments = s.encoded(self._codec, self._spec, keep, self._pool)
         self._gone(uid)
         self._emit(uid, JobDone(segments=segments, times=s.times))
         self._entrance.keep(uid, s, segments)

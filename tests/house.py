@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 import uvloop
 
-from greenroom.actors.house import ModelCard, Repertoire, Status
+from greenroom.actors.house_records import ModelCard, Repertoire, Status
 from greenroom.actors.http import serve_http
 from greenroom.actors.keeper_messages import Held
 from greenroom.actors.meter import Meter
