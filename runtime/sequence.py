@@ -135,11 +135,14 @@ def _marks(spec: CacheSpec, job: Job) -> tuple[int, ...]:
     """Where snapshots are taken: at boundaries, if there are layers that forget.
 
     A state at the prompt's end is taken one token early: a prompt that is sent again still needs
-    the forward pass that its answer is sampled from. What is only heard is no prompt yet.
+    the forward pass that its answer is sampled from. What is only heard is no prompt yet. One that
+    encodes nothing, as a second answer, is looked at where it ends all the same: the third may
+    have to take it from there, once the first is gone.
     """
     if not job.max_tokens:
         return job.boundaries if spec.forgetful else ()
-    marks = {b for b in job.boundaries if spec.windows or b < len(job.tokens)}
-    if spec.stateful and job.boundaries:
+    ends = job.boundaries or (len(job.tokens),)
+    marks = {b for b in ends if spec.windows or b < len(job.tokens)}
+    if spec.stateful:
         marks.add(len(job.tokens) - 1)
     return tuple(sorted(marks)) if spec.forgetful else ()
