@@ -341,12 +341,15 @@ def test_prompts_of_tokens_that_there_are_not(victim: Server, prompt: object) ->
 
 
 def test_a_template_that_is_given_depths(victim: Server) -> None:
+    """It is rendered, or refused; a probe computes nothing."""
+
     async def scenario() -> None:
-        for depth in (90, 900, DEEP):
-            status, told = await post(victim.url, CHAT, call(nested(depth)))
-            assert status in (200, 400), told
-        for field in ("tools", "chat_template_kwargs", "response_format"):
-            status, told = await post(victim.url, CHAT, with_deep(field, 90))
+        path = "/v1/agents/deep/probe"
+        for body in (
+            *(call(nested(depth)) for depth in (90, 900, DEEP)),
+            *(with_deep(field, 90) for field in ("tools", "chat_template_kwargs")),
+        ):
+            status, told = await post(victim.url, path, body)
             assert status in (200, 400), told
 
     uvloop.run(scenario())
