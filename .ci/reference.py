@@ -20,6 +20,8 @@ PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "actors/reply.py",
         ("Reply", "Shaped", "Stream", "AnswerIncomplete", "NoReplyYet"),
     ),
+    ("greenroom.actors.scene_handle", "actors/scene_handle.py", ("Scene", "SceneOptions")),
+    ("greenroom.runtime.scenario", "runtime/scenario.py", ("Scenario", "Member", "Phase", "Vote")),
     ("greenroom.actors.sync", "actors/sync.py", ("SyncRoom", "SyncAgent", "SyncStream")),
     ("greenroom.actors.tools", "actors/tools.py", ("FunctionTool", "Runnable", "ToolRefusal")),
     (

@@ -5,7 +5,8 @@ from aiohttp import web
 
 from greenroom.actors.answers import json_answer
 from greenroom.actors.fields import decode_known
-from greenroom.actors.house import House, ModelCard, Repertoire
+from greenroom.actors.house import House
+from greenroom.actors.house_records import ModelCard, Repertoire
 from greenroom.runtime.errors import InvalidRequest
 
 

@@ -16,43 +16,57 @@ from typing import Any
 import uvloop
 
 from greenroom.actors.changeover import Changeover
-from greenroom.actors.gpu import Emit, Flush
+from greenroom.actors.dark_stage import open_dark
+from greenroom.actors.gpu import Emit, Flush, Patience
 from greenroom.actors.gpu_messages import ModelFacts
+from greenroom.actors.ground import Ground
 from greenroom.actors.http import serve_http
 from greenroom.actors.limits import allow_many_sockets
 from greenroom.actors.meter import Meter
+from greenroom.actors.opening import OpenStage, Play, open_stage
 from greenroom.actors.playhouse import Playhouse
-from greenroom.actors.production import Ground, Play, vital
+from greenroom.actors.scene_messages import TheatreMessage
 from greenroom.actors.scribe import Scribe
 from greenroom.actors.stagehand import Stagehand
 from greenroom.actors.theatre import Scenes, Theatre
 from greenroom.actors.threads import Threads
+from greenroom.actors.vital import vital
 from greenroom.runtime.catalog import ModelEntry, load_catalog
 from greenroom.runtime.claims import check_claims
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
 from greenroom.runtime.download import ensure_model
 from greenroom.runtime.errors import GreenroomError, StoreUnusable
-from greenroom.runtime.host import memory_limit, wire_memory
+from greenroom.runtime.host import memory_limit
 from greenroom.runtime.index import Index
 from greenroom.runtime.ledger import Ledger
 from greenroom.runtime.limits import StageLimits
-from greenroom.runtime.loader import last_position_head, load, pick_device, pick_platform
+from greenroom.runtime.loader import (
+    LoadedModel,
+    last_position_head,
+    load,
+    pick_device,
+    pick_platform,
+)
 from greenroom.runtime.logs import start_logging
 from greenroom.runtime.mailbox import MailboxSpec
+from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.spec import extract_spec
 from greenroom.runtime.stage import Stage
 from greenroom.runtime.system import System
 from greenroom.runtime.text import Text
-from greenroom.runtime.trial import serves_rows_together
+from greenroom.runtime.trial import record, serves_rows_together
 from greenroom.runtime.vault import Vault
 
 log = logging.getLogger("greenroom.stage")
 
 
 @asynccontextmanager
-async def open_house(settings: Settings) -> AsyncIterator[Playhouse]:
+async def open_house(settings: Settings, *, dark: bool = False) -> AsyncIterator[Playhouse]:
     """Bring the model, start the actors, and stop them in reverse order at the end.
+
+    With a ``dark`` stage the model is not loaded: agents can be looked at and tended, and whatever
+    needs the model raises Unavailable.
 
     Raises ModelUnavailable, SettingsError, StoreUnusable, and StoreBusy when another process has
     the store.
@@ -61,7 +75,12 @@ async def open_house(settings: Settings) -> AsyncIterator[Playhouse]:
     scribe = Scribe(ledger)
     try:
         async with System() as system:
-            yield await _people(system, settings, ground, play, scribe)
+            house, theatre = await _people(system, settings, ground, play, scribe, dark=dark)
+            try:
+                yield house
+            finally:
+                # First: scenes need their agents to the end, who may have come later (a swap).
+                await system.stop(theatre)
     finally:
         await scribe.close()
         await asyncio.to_thread(ledger.close)
@@ -93,17 +112,13 @@ def bring(settings: Settings, name: str) -> Play:
 
 
 async def _people(
-    system: System, settings: Settings, ground: Ground, play: Play, scribe: Scribe
-) -> Playhouse:
+    system: System, settings: Settings, ground: Ground, play: Play, scribe: Scribe, *, dark: bool
+) -> tuple[Playhouse, Ref[TheatreMessage]]:
     """Put up the first production, and bring in whoever stays when it is replaced."""
-
-    def set_stage(play: Play, emit: Emit, flush: Flush) -> tuple[Stage, ModelFacts]:
-        decode = ground.threads.decode
-        return make_stage(settings, play.entry, play.path, decode, emit, flush)
-
-    changeover = Changeover(system, settings, ground, partial(bring, settings), set_stage)
+    stage = _dark(settings) if dark else _lit(settings, ground)
+    changeover = Changeover(system, settings, ground, partial(bring, settings), stage)
     production = await changeover.put_up(play)
-    hand = Stagehand(production, changeover, settings.server.drain_s)
+    hand = Stagehand(production, changeover, settings.server.drain_s, dark=dark)
     mailbox = MailboxSpec(settings.actors.mailbox_capacity)
 
     def make_theatre() -> Theatre:
@@ -112,7 +127,23 @@ async def _people(
     theatre = system.spawn("theatre", make_theatre, supervision=vital())
     scenes = Scenes(theatre, scribe, settings.actors.channel_capacity)
     house = Playhouse(settings, hand, system, scenes)
-    return house
+    return house, theatre
+
+
+def _lit(settings: Settings, ground: Ground) -> OpenStage:
+    def set_stage(play: Play, emit: Emit, flush: Flush) -> tuple[Stage, ModelFacts]:
+        decode = ground.threads.decode
+        return make_stage(settings, play.entry, play.path, decode, emit, flush)
+
+    patience = Patience(settings.memory.release_after_s, settings.stage.memory_wait_s)
+    return partial(open_stage, set_stage, patience)
+
+
+def _dark(settings: Settings) -> OpenStage:
+    def look(play: Play) -> ModelFacts:
+        return _facts(_load(settings, play.entry, play.path, lazy=True), play.entry, play.path)
+
+    return partial(open_dark, look)
 
 
 def make_stage(
@@ -124,18 +155,12 @@ def make_stage(
     flush: Flush = lambda: None,
 ) -> tuple[Stage, ModelFacts]:
     """Load the model and set the stage, on the thread that will own MLX."""
-    device = pick_device(settings.model.device)
-    loaded = load(
-        path,
-        device=device,
-        context_window=entry.context_window,
-        sidecars=settings.home_path / "fingerprints",
-    )
-    spec = extract_spec(loaded.model, loaded.config)
-    check_claims(entry.cache, spec)
+    loaded = _load(settings, entry, path)
+    facts = _facts(loaded, entry, path)
     stage = settings.stage
     max_batch_size, max_rows = (stage.max_batch_size, stage.max_rows) if stage.scheduler else (1, 1)
-    if max(max_batch_size, max_rows) > 1 and not serves_rows_together(loaded.model):
+    verdict = record(settings.home_path / "trials", loaded.fingerprint, loaded.device)
+    if max(max_batch_size, max_rows) > 1 and not serves_rows_together(loaded.model, verdict):
         log.warning(
             "%s gives other logits in a batch than alone (mlx-lm's fault): it is served one "
             "sequence at a time, as with stage.max_batch_size = 1",
@@ -152,21 +177,35 @@ def make_stage(
         memory_bytes=settings.stage.memory_budget_mb << 20 or memory_limit(),
         max_rows=max_rows,
     )
-    wire_memory()
-    advice = _generation_config(path)
-    text = Text(loaded.tokenizer)
-    for line in text.report.lines():
+    for line in facts.text.report.lines():
         log.info("the chat template of %s: %s", entry.name, line)
-    facts = ModelFacts(
+    model = last_position_head(loaded.model)
+    codec = _codec(settings, entry)
+    return Stage(model, facts.spec, codec, limits, emit, pool, flush=flush), facts
+
+
+def _load(settings: Settings, entry: ModelEntry, path: Path, *, lazy: bool = False) -> LoadedModel:
+    return load(
+        path,
+        device=pick_device(settings.model.device),
+        context_window=entry.context_window,
+        sidecars=settings.home_path / "fingerprints",
+        lazy=lazy,
+    )
+
+
+def _facts(loaded: LoadedModel, entry: ModelEntry, path: Path) -> ModelFacts:
+    spec = extract_spec(loaded.model, loaded.config)
+    check_claims(entry.cache, spec)
+    advice = _generation_config(path)
+    return ModelFacts(
         fingerprint=loaded.fingerprint,
         context_window=loaded.context_window,
-        text=text,
+        text=Text(loaded.tokenizer),
         spec=spec,
         temperature=float(advice.get("temperature", 1.0)),
         top_p=float(advice.get("top_p", 1.0)),
     )
-    model = last_position_head(loaded.model)
-    return Stage(model, spec, _codec(settings, entry), limits, emit, pool, flush=flush), facts
 
 
 def announce_plainly(model: str, url: str) -> None:

@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Callable
 
-from greenroom.actors.house import Repertoire
-from greenroom.actors.production import Ground, Play, Production, SetStage, put_up
+from greenroom.actors.ground import Ground
+from greenroom.actors.house_records import Repertoire
+from greenroom.actors.opening import OpenStage, Play
+from greenroom.actors.production import Production, put_up
 from greenroom.runtime.catalog import load_catalog
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.shelf import find_model
@@ -24,13 +26,13 @@ class Changeover:
         settings: Settings,
         ground: Ground,
         bring: Bring,
-        set_stage: SetStage,
+        open_stage: OpenStage,
     ) -> None:
         self._system = system
         self._settings = settings
         self._ground = ground
         self._bring = bring
-        self._set_stage = set_stage
+        self._open_stage = open_stage
 
     async def bring(self, name: str) -> Play:
         """The model of that name, ready to be loaded; see ``Bring``."""
@@ -38,7 +40,7 @@ class Changeover:
 
     async def put_up(self, play: Play) -> Production:
         """Load it. Raises what loading raises, with nothing left behind."""
-        return await put_up(self._system, self._settings, self._ground, play, self._set_stage)
+        return await put_up(self._system, self._settings, self._ground, play, self._open_stage)
 
     async def repertoire(self) -> tuple[Repertoire, ...]:
         """The catalog's models, and which of them are on this disk."""

@@ -90,7 +90,7 @@ class Agent:
         of that type, and comes as ``value`` too; tools cannot be called then. Cancelling
         (``asyncio.timeout``, ...) ends the turn, which is then not remembered. Raises
         InvalidRequest (the prompt does not fit, ...), MailboxFull and other Unavailable errors (try
-        again), AnswerIncomplete, ToolRoundsExceeded.
+        again), AnswerIncomplete, AnswerRejected, ToolRoundsExceeded.
         """
         if schema is None:
             return await self._stream(content, options, None).whole()

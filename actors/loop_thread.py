@@ -1,6 +1,8 @@
 """An event loop on a thread of its own, for those who have none or are inside of another."""
 
 import asyncio
+import atexit
+import ctypes
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -10,6 +12,8 @@ from typing import Any, Self, TypeVar
 
 import uvloop
 
+from greenroom.runtime.errors import Unavailable
+
 T = TypeVar("T")
 
 
@@ -17,14 +21,18 @@ class LoopThread:
     """Runs coroutines to their end while the calling thread waits: ``with LoopThread() as loop``.
 
     A KeyboardInterrupt in the waiting thread cancels what it waits for. It may be used from several
-    threads at once, and also where an event loop runs (a notebook), which then waits too.
+    threads at once, and also where an event loop runs (a notebook), which then waits too. A process
+    that ends within the block abandons what runs there: Python starts no thread any more, and so
+    nothing can be closed in good order.
     """
 
     def __init__(self) -> None:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._work, name="greenroom-loop", daemon=True)
+        self._abandoned = False
 
     def __enter__(self) -> Self:
+        atexit.register(self._abandon)
         self._thread.start()
         return self
 
@@ -34,11 +42,15 @@ class LoopThread:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        self._stop()
+        atexit.unregister(self._abandon)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run it there and wait here. Raises what it raises."""
+        """Run it there and wait here. Raises what it raises, and Unavailable once the process has
+        begun to end."""
+        if self._abandoned:
+            work.close()
+            raise Unavailable("the process is ending")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -58,7 +70,7 @@ class LoopThread:
                 yield item
         finally:
             aclose = getattr(source, "aclose", None)
-            if aclose is not None:
+            if aclose is not None and not self._abandoned:
                 self.run(aclose())
 
     @contextmanager
@@ -84,17 +96,31 @@ class LoopThread:
                 held.cancel()
             raise
         finally:
-            self._loop.call_soon_threadsafe(leave.set)
-            wait((held,))
+            if not self._abandoned:
+                self._loop.call_soon_threadsafe(leave.set)
+                wait((held,))
         held.result()
+
+    def _stop(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+
+    def _abandon(self) -> None:
+        self._abandoned = True
+        self._stop()
+        # What was at work stays as it is until the process is no more: taken apart by a dying
+        # interpreter, each coroutine would complain that it cannot go on.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(asyncio.all_tasks(self._loop)))
 
     def _work(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
         finally:
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
+            if not self._abandoned:
+                self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+                self._loop.close()
 
 
 async def _next(source: AsyncIterator[T]) -> T:

@@ -11,7 +11,7 @@ from greenroom.actors.company import Company
 from greenroom.actors.fetching import fetch
 from greenroom.actors.gpu_messages import Named
 from greenroom.actors.keeper_messages import Keep, Outline, Settle, Warm
-from greenroom.actors.roster import unknown
+from greenroom.actors.roster import no_response, unknown
 from greenroom.actors.store_messages import (
     Commit,
     FindAgent,
@@ -59,6 +59,7 @@ class Memory:
         self.system: str | None = None
         self.scope = key.namespace
         self.frame = PLAIN
+        self.rehearsal: int | None = None  # the job that computes ahead what follows the head
         self._handle: int | None = None
         self._copied: tuple[Piece, ...] = ()  # the chain that the handle stands for
 
@@ -101,9 +102,12 @@ class Memory:
         with contextlib.suppress(MailboxFull, ActorStopped):  # then they are read when fetched
             self._company.keeper.tell(Warm(tuple(ours)))
 
-    async def chain(self) -> tuple[Piece, ...]:
-        """The chain up to the head."""
-        return await self._company.store.ask(Recall(self.head))
+    async def chain(self, at: str | None = None) -> tuple[Piece, ...]:
+        """The chain up to the head, or up to ``at`` another segment that the agent may have."""
+        chain = await self._company.store.ask(Recall(self.head if at is None else at))
+        if at is not None and (not chain or chain[-1].segment.namespace != self.scope):
+            raise no_response(at)
+        return chain
 
     def framed(self, request: TurnRequest) -> Frame:
         """What the turn's prompt is rendered with; a "say" that tells no tools and no variables
@@ -171,19 +175,26 @@ class Memory:
         max_tokens: int = 0,
         *,
         background: bool = False,
+        rehearses: bool = False,
     ) -> Job:
-        """The prompt as a job for the stage, which by default generates nothing."""
+        """The prompt as a job for the stage, which by default generates nothing.
+
+        One that ``rehearses`` is open. Any other takes over from it what it can.
+        """
+        ends = (len(draft.prompt.tokens),) if rehearses else ()
         return Job(
             tokens=draft.prompt.tokens,
             pieces=pieces,
             encode_from=chain_length(draft.matched),
-            boundaries=draft.boundaries,
+            boundaries=tuple(b for b in draft.boundaries if b not in ends),
             max_tokens=max_tokens,
             stop_tokens=self._company.facts.text.stop_tokens,
             sampling=sampling,
             handle=self._handle if is_prefix(draft.matched, self._copied) else None,
             background=background,
             scope=draft.namespace,
+            open=rehearses,
+            rehearsal=None if rehearses else self.rehearsal,
         )
 
     async def grow(self, draft: Draft, answer: Answer | None, uid: int, done: JobDone) -> None:

@@ -16,7 +16,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from greenroom.actors.house import House, Status
+from greenroom.actors.house import House
+from greenroom.actors.house_records import Status
 from greenroom.runtime.counters import Histogram, StageCounters
 from greenroom.runtime.errors import Unavailable
 

@@ -10,9 +10,11 @@ import aiohttp
 import msgspec
 
 from greenroom.actors.frames import SUBPROTOCOL, ServerFrame
-from greenroom.actors.house import ModelCard, Status
-from greenroom.actors.remote_errors import ServerLost, error_in
+from greenroom.actors.house_records import ModelCard, Status
+from greenroom.actors.remote_calls import answered, call, lost
+from greenroom.actors.remote_errors import ServerLost
 from greenroom.actors.remote_frames import event_of, say_fields
+from greenroom.actors.remote_scenes import RemoteScenes
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import GreenroomError, InvalidRequest
 from greenroom.runtime.records import (
@@ -86,6 +88,7 @@ class RemoteHouse:
         self._client = client
         self._admin_key = admin_key
         self._turns: set[asyncio.Task[None]] = set()
+        self.scenes = RemoteScenes(client)
 
     async def open_turn(self, request: TurnRequest) -> Channel[TurnEvent]:
         """Ask the server for a turn. What it refuses comes out of the channel."""
@@ -182,7 +185,8 @@ class RemoteHouse:
             return msgspec.json.decode(await response.read(), type=Status)
 
     async def close(self) -> None:
-        """Give up the turns that run."""
+        """Give up the turns that run, and scenes that are performed or watched."""
+        await self.scenes.close()
         for turn in self._turns:
             turn.cancel()
         await asyncio.gather(*self._turns, return_exceptions=True)
@@ -190,9 +194,7 @@ class RemoteHouse:
     # --
 
     async def _call(self, method: str, path: str, answer: type[T], body: object = None) -> T:
-        data = None if body is None else msgspec.json.encode(body)
-        async with self._answer(method, path, data=data) as response:
-            return msgspec.json.decode(await response.read(), type=answer)
+        return await call(self._client, method, path, answer, body)
 
     @asynccontextmanager
     async def _answer(
@@ -218,7 +220,7 @@ class RemoteHouse:
         except aiohttp.WSServerHandshakeError as error:
             channel.fail(await self._refused(agent, error))
         except (aiohttp.ClientError, OSError) as error:
-            channel.fail(_lost(error))
+            channel.fail(lost(error))
 
     async def _read(
         self, socket: aiohttp.ClientWebSocketResponse, channel: Channel[TurnEvent]
@@ -242,21 +244,6 @@ class RemoteHouse:
         except GreenroomError as told:
             return told
         return ServerLost(f"the server refused a socket ({error.status})")
-
-
-@asynccontextmanager
-async def answered(
-    client: aiohttp.ClientSession, method: str, path: str, **options: Any
-) -> AsyncIterator[aiohttp.ClientResponse]:
-    """A good answer of the server. Raises what it tells otherwise, and ServerLost."""
-    try:
-        async with client.request(method, path, **options) as response:
-            if response.status >= 400:
-                retry_after = response.headers.get("Retry-After")
-                raise error_in(await response.read(), response.status, retry_after)
-            yield response
-    except (aiohttp.ClientError, OSError) as error:
-        raise _lost(error) from error
 
 
 @asynccontextmanager
@@ -285,7 +272,3 @@ def _of(agent: str, what: str = "") -> str:
 
 def _bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
-
-
-def _lost(error: Exception) -> ServerLost:
-    return ServerLost(f"the server cannot be reached: {str(error) or type(error).__name__}")

@@ -37,6 +37,8 @@ class RemoteMailboxFull(MailboxFull):
 
 class _Told(msgspec.Struct):
     error: ErrorBody
+    status: int = 0  # where an answer is not all error
+    retry_after_s: int | None = None
 
 
 def error_of(told: ErrorBody, *, status: int, wait_s: float) -> GreenroomError:
@@ -68,3 +70,12 @@ def error_in(body: bytes, status: int, retry_after: str | None) -> GreenroomErro
         return ServerFailed(f"the server answered {status}, and not as a greenroom does")
     wait_s = float(retry_after) if retry_after is not None and retry_after.isdigit() else 1.0
     return error_of(told, status=status, wait_s=wait_s)
+
+
+def error_event(data: bytes) -> GreenroomError | None:
+    """The error that an event of a stream tells, if it tells one."""
+    try:
+        told = msgspec.json.decode(data, type=_Told)
+    except msgspec.DecodeError:
+        return None
+    return error_of(told.error, status=told.status, wait_s=told.retry_after_s or 1.0)

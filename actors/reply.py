@@ -65,6 +65,18 @@ class AnswerIncomplete(GreenroomError):
         self.reply = reply
 
 
+class AnswerRejected(GreenroomError):
+    """An answer has the form that was asked for, and its type refuses it all the same, as it may
+    check what no schema says (a pydantic validator). Why is in ``__cause__``.
+
+    ``reply`` has its text. The agent remembers what it said.
+    """
+
+    def __init__(self, reply: Reply, reason: Exception) -> None:
+        super().__init__(f"the answer is whole, and its type refuses it: {reason}")
+        self.reply = reply
+
+
 class NoReplyYet(GreenroomError):
     """A stream was asked for its reply before it came to its end, or after it was left early."""
 
@@ -162,9 +174,19 @@ def _reply(done: TurnDone, runs: tuple[ToolRun, ...]) -> Reply:
 
 
 def shaped(reply: Reply, read: Callable[[str], T]) -> Shaped[T]:
-    """The reply with its text read as a value. Raises AnswerIncomplete."""
+    """The reply with its text read as a value. Raises AnswerIncomplete, AnswerRejected."""
     try:
         value = read(reply.text)
     except ValueError as error:
+        if _is_whole(reply.text):
+            raise AnswerRejected(reply, error) from error
         raise AnswerIncomplete(reply) from error
     return Shaped(**msgspec.structs.asdict(reply), value=value)
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return False
+    return True

@@ -4,23 +4,25 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 
 from greenroom.actors.app import open_house
 from greenroom.actors.handle import Agent
-from greenroom.actors.house import ModelCard, Status
+from greenroom.actors.house_records import ModelCard, Status
 from greenroom.actors.http import serve_http
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.reach import Reach
 from greenroom.actors.remote import connect_house
-from greenroom.actors.scene_handle import Scene
+from greenroom.actors.scene_handle import Scene, SceneOptions
+from greenroom.actors.scene_messages import SceneInfo
 from greenroom.runtime.inspect import SystemInfo
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.names import validate_name
 from greenroom.runtime.records import AgentInfo, Overflow, Share, SpawnRequest
-from greenroom.runtime.scenario import Member, Order, Phase, Scenario
+from greenroom.runtime.scenario import Member, Scenario
+from greenroom.runtime.scene_file import scenario_of
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.system import System
 
@@ -88,6 +90,33 @@ class Room:
         """Every agent of this room, by name."""
         return await self._house.agents(self._house.namespace)
 
+    async def scene(
+        self,
+        scene: str | Scenario,
+        members: Sequence[Agent | Member] = (),
+        **options: Unpack[SceneOptions],
+    ) -> Scene:
+        """A scene of that name, made if there is none, with all that has happened in it.
+
+        Members are agents of this room, or described by ``Member``; the options are those of
+        ``Scenario``, which may be given whole (``read_scenario`` reads one from a file). With
+        neither it is one that is there. Raises InvalidRequest for what cannot be performed,
+        Conflict when another scene has that name, NotFound when there is none.
+        """
+        scenes, namespace = self._house.scenes, self._house.namespace
+        if isinstance(scene, str) and not members and not options:
+            return Scene(scenes, namespace, (await scenes.info(namespace, scene)).name)
+        if isinstance(scene, str):
+            described = [
+                m if isinstance(m, Member) else Member(name=m.name, agent=m.name) for m in members
+            ]
+            scene = scenario_of(scene, described, options)
+        return Scene(scenes, namespace, (await scenes.create(namespace, scene)).name)
+
+    async def scenes(self) -> list[SceneInfo]:
+        """Every scene of this room, by name."""
+        return await self._house.scenes.list(self._house.namespace)
+
     async def import_agent(
         self, source: str | Path | AsyncIterable[bytes], *, name: str | None = None
     ) -> Agent:
@@ -111,48 +140,6 @@ class LocalRoom(Room):
     def __init__(self, house: Playhouse, actors: System) -> None:
         super().__init__(house, actors)
         self._playhouse = house
-
-    async def scene(
-        self,
-        scene: str | Scenario,
-        members: Sequence[Agent | Member] = (),
-        *,
-        phases: Sequence[Phase] = (),
-        order: Order = "round_robin",
-        moderator: str | None = None,
-        max_turns: int | None = None,
-        stop_words: Sequence[str] = (),
-        max_tokens: int = 96,
-        temperature: float | None = None,
-        seed: int | None = None,
-    ) -> Scene:
-        """A scene of that name, made if there is none, with all that has happened in it.
-
-        Members are agents of this room, or described by ``Member``; the other arguments are those
-        of ``Scenario``, which may be given whole (``read_scenario`` reads one from a file). With
-        neither it is one that is there. Raises InvalidRequest for what cannot be performed,
-        Conflict when another scene has that name, NotFound when there is none.
-        """
-        scenes, namespace = self._playhouse.scenes, self._playhouse.namespace
-        if isinstance(scene, str) and not members:
-            return Scene(scenes, namespace, (await scenes.info(namespace, scene)).name)
-        if isinstance(scene, str):
-            scene = Scenario(
-                name=scene,
-                members=tuple(
-                    m if isinstance(m, Member) else Member(name=m.name, agent=m.name)
-                    for m in members
-                ),
-                phases=tuple(phases),
-                order=order,
-                moderator=moderator,
-                max_turns=max_turns,
-                stop_words=tuple(stop_words),
-                max_tokens=max_tokens,
-                temperature=temperature,
-                seed=seed,
-            )
-        return Scene(scenes, namespace, (await scenes.create(namespace, scene)).name)
 
     @asynccontextmanager
     async def serve(self, host: str | None = None, port: int | None = None) -> AsyncIterator[str]:
@@ -185,10 +172,10 @@ async def open_room(
 
 
 @asynccontextmanager
-async def open_settings(settings: Settings) -> AsyncIterator[LocalRoom]:
-    """The same for settings that are complete. Raises as ``open_house``."""
+async def open_settings(settings: Settings, *, dark: bool = False) -> AsyncIterator[LocalRoom]:
+    """The same for settings that are complete; ``dark`` and what it raises as ``open_house``."""
     # The room's own actors stop first: they may speak to agents to the end.
-    async with open_house(settings) as house, System() as actors:
+    async with open_house(settings, dark=dark) as house, System() as actors:
         yield LocalRoom(house, actors)
 
 

@@ -19,7 +19,8 @@ from greenroom.actors.agents_requests import (
 )
 from greenroom.actors.chat import ChatDoor
 from greenroom.actors.completion import Completion
-from greenroom.actors.house import House, ModelCard, Status
+from greenroom.actors.house import House
+from greenroom.actors.house_records import ModelCard, Status
 from greenroom.actors.legacy import CompletionBody, LegacyCompletion
 from greenroom.actors.legacy_door import LegacyDoor
 from greenroom.actors.lobby import Lobby

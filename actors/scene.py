@@ -5,8 +5,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, assert_never
 
 from greenroom.actors.audience import Audience
-from greenroom.actors.house import House
-from greenroom.actors.performance import Performance, Told, line_of
+from greenroom.actors.interjection import Interjection, line_of
+from greenroom.actors.performance import Performance
+from greenroom.actors.players import Agency
 from greenroom.actors.scene_messages import (
     HoldVote,
     Look,
@@ -30,7 +31,7 @@ from greenroom.runtime.errors import (
 )
 from greenroom.runtime.ledger import SceneRow
 from greenroom.runtime.plot import cue_for, hold
-from greenroom.runtime.scenario import check_vote
+from greenroom.runtime.scene_file import checked_vote
 from greenroom.runtime.transcript import Entry, Line, Transcript
 
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -42,7 +43,7 @@ class SceneActor(Actor[SceneMessage]):
     A crash reverts it to what is in the ledger, since that is what it starts from.
     """
 
-    def __init__(self, row: SceneRow, scribe: Scribe, house: House) -> None:
+    def __init__(self, row: SceneRow, scribe: Scribe, house: Agency) -> None:
         self._row = row
         self._scribe = scribe
         self._house = house
@@ -57,11 +58,15 @@ class SceneActor(Actor[SceneMessage]):
         self._transcript = Transcript(self._row.scenario, entries)
 
     async def on_stop(self) -> None:
-        """Nobody can watch any more."""
+        """Whoever performs it learns that it is not over; nobody can watch any more."""
+        if self._performer is not None:
+            await self._audience.leave(self._performer, ActorStopped(self.context.self_ref.path))
         self._audience.close()
 
     def on_crash(self, error: BaseException) -> None:
-        """Those who watch see the end of it."""
+        """Whoever performs it learns why it stopped; those who watch see the end of it."""
+        if self._performer is not None:
+            self._performer.fail(ActorFailed(self.context.self_ref.path, type(error).__name__))
         self._audience.close()
 
     async def handle(self, message: SceneMessage) -> object:
@@ -148,12 +153,12 @@ class SceneActor(Actor[SceneMessage]):
 
     async def _vote(self, message: HoldVote) -> None:
         assert self._performance is not None
-        check_vote(message.vote, self._row.scenario.names)
-        same = (p for p in self._transcript.open_polls.values() if p.vote == message.vote)
+        vote = checked_vote(message.vote, self._row.scenario.names)
+        same = (p for p in self._transcript.open_polls.values() if p.vote == vote)
         poll = next(same, None)  # interrupted before: it goes on
         first: Sequence[Entry] = ()
         if poll is None:
-            poll = hold(self._transcript, message.vote)
+            poll = hold(self._transcript, vote)
             first = (poll,)
         await self._performance.run(0, first, poll.number)
 
@@ -162,7 +167,7 @@ class SceneActor(Actor[SceneMessage]):
     async def _tell(self, told: Tell) -> Line:
         """While it is performed only the performance writes, so that no number is used twice."""
         if self._performance is not None:
-            waiting = Told(told, asyncio.get_running_loop().create_future())
+            waiting = Interjection(told, asyncio.get_running_loop().create_future())
             self._performance.tell(waiting)
             return await waiting.line
         line = line_of(self._transcript, told)

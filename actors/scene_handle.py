@@ -1,14 +1,28 @@
 """A scene from Python: ``scene = await room.scene("tea", members=[alice, bob])``."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from typing import TypedDict
 
+from greenroom.actors.reach import SceneReach
 from greenroom.actors.scene_messages import SceneEvent, SceneInfo, Tell
-from greenroom.actors.theatre import Scenes
 from greenroom.runtime.ballot import Tally
-from greenroom.runtime.channel import Channel
-from greenroom.runtime.errors import GreenroomError
-from greenroom.runtime.scenario import Method, Vote
-from greenroom.runtime.transcript import Counted, Entry, Line, reaches
+from greenroom.runtime.scenario import Method, Order, Phase, Vote
+from greenroom.runtime.transcript import Entry, Line, reaches
+
+
+class SceneOptions(TypedDict, total=False):
+    """How a scene goes, as in ``Scenario``; all of it may be left out."""
+
+    phases: Sequence[Phase]
+    order: Order
+    moderator: str | None
+    max_turns: int | None
+    stop_words: Sequence[str]
+    stop: Sequence[str]
+    max_tokens: int
+    at_once: int
+    temperature: float | None
+    seed: int | None
 
 
 class Scene:
@@ -18,10 +32,13 @@ class Scene:
     again and goes on where it was. All methods raise NotFound once the scene is deleted.
     """
 
-    def __init__(self, scenes: Scenes, namespace: str, name: str) -> None:
+    def __init__(self, scenes: SceneReach, namespace: str, name: str) -> None:
         self._scenes = scenes
         self._namespace = namespace
         self.name = name
+
+    def __repr__(self) -> str:
+        return f"Scene({self.name!r})"
 
     async def run(self, turns: int | None = None) -> list[Line]:
         """Perform it, for ``turns`` turns or to its end; what was said meanwhile.
@@ -33,7 +50,7 @@ class Scene:
 
     async def stream(
         self, turns: int | None = None, *, speaker: str | None = None
-    ) -> AsyncIterator[SceneEvent]:
+    ) -> AsyncGenerator[SceneEvent, None]:
         """The same, event by event: tokens of every member as they come, lines, ballots.
 
         ``speaker`` is cued first, out of turn. Closing the iterator (``aclosing``) stops the scene.
@@ -80,17 +97,9 @@ class Scene:
             method=method,
             voters=None if voters is None else tuple(voters),
         )
-        channel: Channel[SceneEvent] = await self._scenes.vote(self._namespace, self.name, vote)
-        tally = None
-        async with channel:
-            async for event in channel:
-                if isinstance(event, Counted):
-                    tally = event.tally
-        if tally is None:
-            raise GreenroomError("a vote ended without a count")
-        return tally
+        return await self._scenes.tally(self._namespace, self.name, vote)
 
-    async def watch(self) -> AsyncIterator[SceneEvent]:
+    async def watch(self) -> AsyncGenerator[SceneEvent, None]:
         """What happens from now on, whoever performs it."""
         async with await self._scenes.watch(self._namespace, self.name) as channel:
             async for event in channel:

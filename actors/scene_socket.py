@@ -125,8 +125,11 @@ class SceneSession:
         await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server is stopping")
 
     async def _show(self, watched: Channel[SceneEvent]) -> None:
-        async for event in watched:
-            await self._socket.send_str(msgspec.json.encode(event).decode())
+        try:
+            async for event in watched:
+                await self._socket.send_str(msgspec.json.encode(event).decode())
+        except GreenroomError as error:  # too far behind
+            await self._fail(error)
         await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the scene has gone")
 
     async def _take(self, kind: WSMsgType, data: str, group: asyncio.TaskGroup) -> None:

@@ -7,12 +7,13 @@ from greenroom.actors.answers import json_answer
 from greenroom.actors.fields import at_least, decode
 from greenroom.actors.guard import NAMESPACE
 from greenroom.actors.house import House
+from greenroom.actors.problems import Problem
 from greenroom.actors.scene_messages import SceneEvent, Tell
+from greenroom.actors.scene_socket import ErrorFrame
 from greenroom.actors.sse import framed, streaming
 from greenroom.runtime.channel import Channel
-from greenroom.runtime.errors import GreenroomError
 from greenroom.runtime.scenario import Scenario, Vote
-from greenroom.runtime.transcript import Counted, Line, reaches
+from greenroom.runtime.transcript import Line, reaches
 
 
 class RunRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -96,7 +97,7 @@ class ScenesDoor:
     async def _stream(
         self, request: web.Request, channel: Channel[SceneEvent]
     ) -> web.StreamResponse:
-        async with streaming(request, self._house.settings.server) as stream:
+        async with streaming(request, self._house.settings.server, _failed) as stream:
             async for event in channel:
                 await stream.send(framed(msgspec.json.encode(event)))
             await stream.send(framed(b"[DONE]"))
@@ -105,13 +106,15 @@ class ScenesDoor:
     async def vote(self, request: web.Request) -> web.Response:
         """Hold a vote and count it."""
         vote = decode(await request.read(), Vote)
-        async with await self._house.scenes.vote(*_scene(request), vote) as channel:
-            counted = [e.tally async for e in channel if isinstance(e, Counted)]
-        if not counted:
-            raise GreenroomError("a vote ended without a count")
-        return json_answer(counted[0])
+        return json_answer(await self._house.scenes.tally(*_scene(request), vote))
 
 
 def _scene(request: web.Request) -> tuple[str, str]:
     """Namespace and name."""
     return request[NAMESPACE], request.match_info["name"]
+
+
+def _failed(told: Problem) -> bytes:
+    """What stopped a scene whose events are on their way already."""
+    frame = ErrorFrame(told.error, told.status, told.retry_after_s)
+    return framed(msgspec.json.encode(frame))

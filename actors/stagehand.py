@@ -1,8 +1,9 @@
 """The part of the house that changes what plays."""
 
 from greenroom.actors.changeover import Changeover
-from greenroom.actors.house import Repertoire
-from greenroom.actors.production import Play, Production
+from greenroom.actors.house_records import Repertoire
+from greenroom.actors.opening import Play
+from greenroom.actors.production import Production
 from greenroom.actors.whole import whole
 from greenroom.runtime.errors import Conflict, Unavailable
 
@@ -16,10 +17,13 @@ class Stagehand:
     While it does, whoever asks for anything is told to come back.
     """
 
-    def __init__(self, production: Production, changeover: Changeover, limit_s: float) -> None:
-        """``limit_s``: seconds that turns have to end in before their production is struck."""
+    def __init__(
+        self, production: Production, changeover: Changeover, limit_s: float, *, dark: bool = False
+    ) -> None:
+        """``limit_s``: seconds that turns have to end in before their production is struck. On a
+        ``dark`` stage it is to be looked at only."""
         self.production = production
-        self._is_up = True
+        self._is_up = not dark
         self._changeover = changeover
         self._limit_s = limit_s
         self._busy = False

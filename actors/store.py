@@ -3,13 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from functools import partial
 from typing import TypeVar, assert_never
 
 from greenroom.actors.agent_messages import AgentKey
-from greenroom.actors.roster import Roster, terms
+from greenroom.actors.group_commit import Change, GroupCommit
+from greenroom.actors.roster import Roster, no_response, terms
 from greenroom.actors.store_messages import (
+    Alteration,
     Branch,
     Commit,
     Dates,
@@ -17,6 +19,7 @@ from greenroom.actors.store_messages import (
     Evict,
     FindAgent,
     Forget,
+    Heir,
     Known,
     LetGo,
     ListAgents,
@@ -25,6 +28,7 @@ from greenroom.actors.store_messages import (
     Overdue,
     Pin,
     Pinned,
+    Question,
     Reach,
     Recall,
     Remove,
@@ -34,6 +38,7 @@ from greenroom.actors.store_messages import (
     Survey,
     Trace,
     Unstored,
+    Upkeep,
     Whose,
 )
 from greenroom.actors.whole import whole
@@ -52,13 +57,17 @@ T = TypeVar("T")
 class Store(Actor[StoreMessage]):
     """Answers from memory; what changes is in the index before it is in memory.
 
-    ``index`` is open, and stays so whatever becomes of this actor. ``recover`` finds what the index
-    has lost.
+    What agents' turns change is committed in groups, beside the mailbox: nobody who only wants to
+    know something waits for a sync. Whatever makes things go comes by itself.
+
+    ``index`` is open, and stays so whatever becomes of this actor; ``thread`` is the one that it is
+    used from. ``recover`` finds what the index has lost.
     """
 
     def __init__(
         self,
         index: Index,
+        thread: Executor,
         fingerprint: str,
         recover: Recover = lambda segment_id: None,
         now: Callable[[], float] = time.time,
@@ -71,10 +80,11 @@ class Store(Actor[StoreMessage]):
         self._roster = Roster(fingerprint, now)
         self._evicted: set[str] = set()  # known by what they say, without bytes
         self._held: dict[AgentKey, str] = {}  # where running turns go on from
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="greenroom-index")
+        self._thread = thread
 
     async def on_start(self) -> None:
         """Read the index."""
+        self._changes = GroupCommit(self._index, self._thread, self.context.background)
         fingerprint, recover = self._fingerprint, self._recover
         contents, self._forest = await self._indexed(
             lambda: remember(self._index, fingerprint, recover)
@@ -86,15 +96,21 @@ class Store(Actor[StoreMessage]):
             self._roster.pin(pin)
 
     async def on_stop(self) -> None:
-        """Let the thread go; everything has been written."""
-        self._thread.shutdown(wait=False)
-
-    def on_crash(self, error: BaseException) -> None:
-        """Let the thread go; the index is read again by the next generation."""
-        self._thread.shutdown(wait=False)
+        """Write everything down."""
+        await self._changes.settled()
 
     async def handle(self, message: StoreMessage) -> object:
         """Answer, and write down what changes."""
+        match message:
+            case Enrol() | Branch() | Commit():
+                return await self._change(message)
+            case Pin() | Retire() | Remove() | Survey() | Evict() | Unstored():
+                await self._changes.settled()
+                return await self._tend(message)
+            case _:
+                return self._answer(message)
+
+    def _answer(self, message: Question) -> object:
         match message:
             case Match(namespace, tokens, holder):
                 return self._match(namespace, tokens, holder)
@@ -104,6 +120,8 @@ class Store(Actor[StoreMessage]):
                 return self._forest.chain(head)
             case Whose(namespace, rendered):
                 return self._roster.standing(self._forest.stand(namespace, rendered))
+            case Heir(namespace, segment):
+                return self._heir(namespace, segment)
             case Trace(namespace, rendered):
                 return self._forest.trace(namespace, rendered)
             case Dates(namespace):
@@ -112,28 +130,42 @@ class Store(Actor[StoreMessage]):
                 return self._known(self._roster.get(key))
             case ListAgents(namespace):
                 return tuple(self._info(row) for row in self._roster.of(namespace))
-            case Enrol(wanted, new):
-                row = self._roster.enrolled(wanted, new=new)
-                return self._info(await whole(self._write(row)))
-            case Branch(key, name, head):
-                row = self._roster.branched(key, name, head)
-                return self._info(await whole(self._write(row)))
-            case Pin(key, segment, pinned):
-                await whole(self._pin(key, segment, pinned=pinned))
             case Pinned(key):
                 return self._roster.pinned(key)
-            case Retire(key, overdue):
-                return await whole(self._retire(key, overdue=overdue))
             case Overdue():
                 return self._roster.overdue()
-            case Commit():
-                await whole(self._commit(message))
             case Measure():
                 num_bytes = self._forest.num_bytes(self._evicted)
                 return Stored(len(self._roster), len(self._forest), num_bytes)
             case Forget(segment_id):
                 self._forest.lose(segment_id)
                 self._evicted.add(segment_id)
+            case _:
+                assert_never(message)
+        return None
+
+    async def _change(self, message: Alteration) -> object:
+        """Begin to write what changes; the answer comes once it is durable."""
+        match message:
+            case Enrol(wanted, new):
+                await self._changes.clear(AgentKey(wanted.namespace, wanted.name))
+                return self._move(self._roster.enrolled(wanted, new=new))
+            case Branch(key, name, head):
+                await self._changes.clear(key, AgentKey(key.namespace, name))
+                return self._move(self._roster.branched(key, name, head))
+            case Commit(key):
+                await self._changes.clear(key)
+                return self._grow(message)
+            case _:
+                assert_never(message)
+
+    async def _tend(self, message: Upkeep) -> object:
+        """Do, or say, what depends on all that is known; nothing is being written meanwhile."""
+        match message:
+            case Pin(key, segment, pinned):
+                await whole(self._pin(key, segment, pinned=pinned))
+            case Retire(key, overdue):
+                return await whole(self._retire(key, overdue=overdue))
             case Survey():
                 held = frozenset(self._held.values())
                 return Reach(await self._indexed(self._index.rows), held, self._forest.everything())
@@ -147,13 +179,33 @@ class Store(Actor[StoreMessage]):
                 assert_never(message)
         return None
 
-    async def _write(self, row: AgentRow) -> AgentRow:
-        known = self._roster.get(AgentKey(row.namespace, row.name))
-        if row is not known:
-            left = () if known is None else (known.head,)  # whence it goes, it was until now
-            await self._indexed(partial(self._index.commit, (), row, left))
+    def _move(self, row: AgentRow) -> "AgentInfo | asyncio.Future[object]":
+        key = AgentKey(row.namespace, row.name)
+        known = self._roster.get(key)
+        if row is known:
+            return self._info(row)
+        left = () if known is None else (known.head,)  # whence it goes, it was until now
+
+        def settle() -> AgentInfo:
             self._roster.know(row)
-        return row
+            return self._info(row)
+
+        return self._changes.add(Change(key, partial(self._index.commit, (), row, left), settle))
+
+    def _grow(self, turn: Commit) -> "asyncio.Future[object]":
+        row = self._roster.moved(turn.key, turn.head, turn.frame)
+        known = self._roster.get(turn.key)
+        used = {known.head if known else None, turn.segments[0].parent if turn.segments else None}
+
+        def settle() -> None:
+            self._evicted.difference_update(segment.id for segment in turn.segments)
+            for segment in turn.segments:
+                self._forest.add(segment)
+            self._roster.know(row)
+            self._held.pop(turn.key, None)
+
+        write = partial(self._index.commit, turn.segments, row, used)
+        return self._changes.add(Change(turn.key, write, settle))
 
     def _match(
         self, namespace: str, tokens: tuple[int, ...], holder: AgentKey | None
@@ -164,6 +216,14 @@ class Store(Actor[StoreMessage]):
             if found:
                 self._held[holder] = found[-1].segment.id
         return found
+
+    def _heir(self, namespace: str, segment: str) -> AgentKey | None:
+        heir = self._roster.standing(self._forest.onward(segment))
+        owner = (self._forest.scope(segment) or "").partition("/")
+        # Within a scope of its own only who has that may go on.
+        if segment not in self._forest or owner[0] != namespace or (owner[2] and heir is None):
+            raise no_response(segment)
+        return heir
 
     async def _evict(self, ids: tuple[str, ...]) -> tuple[str, ...]:
         needed = {
@@ -201,19 +261,8 @@ class Store(Actor[StoreMessage]):
         self._roster.drop(key)
         self._held.pop(key, None)
         # What it had left behind on other branches is among what nobody reaches.
-        lost = await self._indexed(self._index.unreachable)
+        lost = await self._indexed(self._index.left)
         return tuple(each for each in lost if self._forest.scope(each) == scope)
-
-    async def _commit(self, turn: Commit) -> None:
-        row = self._roster.moved(turn.key, turn.head, turn.frame)
-        known = self._roster.get(turn.key)
-        used = {known.head if known else None, turn.segments[0].parent if turn.segments else None}
-        await self._indexed(partial(self._index.commit, turn.segments, row, used))
-        self._evicted.difference_update(segment.id for segment in turn.segments)
-        for segment in turn.segments:
-            self._forest.add(segment)
-        self._roster.know(row)
-        self._held.pop(turn.key, None)
 
     async def _pin(self, key: AgentKey, segment: str, *, pinned: bool) -> None:
         self._roster.find(key)

@@ -128,6 +128,16 @@ class Whose(Request[AgentKey | None], frozen=True):
     rendered: str
 
 
+class Heir(Request[AgentKey | None], frozen=True):
+    """The agent that stands at a segment, else one that has come from there, if there is any.
+
+    Raises InvalidRequest (param "previous_response_id") for a segment that the namespace has not.
+    """
+
+    namespace: str
+    segment: str
+
+
 class Trace(Request[tuple[Piece, ...]], frozen=True):
     """The chain that a prompt, given as text, follows as far as anybody remembers it."""
 
@@ -185,27 +195,24 @@ class Unstored(Request[tuple[str, ...]], frozen=True):
     ids: tuple[str, ...]
 
 
-StoreMessage = (
+Question = (
     Match
     | LetGo
     | Recall
-    | Commit
     | Forget
     | FindAgent
     | ListAgents
-    | Enrol
     | Whose
+    | Heir
     | Trace
     | Dates
-    | Branch
-    | Pin
     | Pinned
-    | Retire
     | Overdue
-    | Remove
-    | Remove
-    | Survey
     | Measure
-    | Evict
-    | Unstored
 )
+"""Answered from memory, whatever is being written."""
+Alteration = Enrol | Branch | Commit
+"""Written together with others."""
+Upkeep = Pin | Retire | Remove | Survey | Evict | Unstored
+"""Done, or said, while nothing else is being written."""
+StoreMessage = Question | Alteration | Upkeep

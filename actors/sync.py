@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, Unpack, overload
 
 from greenroom.actors.handle import Agent, Said, TurnOptions
-from greenroom.actors.house import ModelCard
+from greenroom.actors.house_records import ModelCard
 from greenroom.actors.loop_thread import LoopThread
 from greenroom.actors.reply import Reply, Shaped, Stream
+from greenroom.actors.scene_handle import SceneOptions
+from greenroom.actors.scene_messages import SceneInfo
+from greenroom.actors.sync_scene import SyncScene
 from greenroom.actors.toolloop import ToolRun
 from greenroom.runtime.records import (
     AgentInfo,
@@ -27,6 +30,7 @@ from greenroom.runtime.records import (
     Share,
     TurnEvent,
 )
+from greenroom.runtime.scenario import Member, Scenario
 
 if TYPE_CHECKING:
     from greenroom.actors.room import Inspection, Room
@@ -165,6 +169,20 @@ class SyncRoom:
     def agents(self) -> Sequence[AgentInfo]:
         """Every agent of this room, by name."""
         return self._loop.run(self._room.agents())
+
+    def scene(
+        self,
+        scene: str | Scenario,
+        members: Sequence[SyncAgent | Member] = (),
+        **options: Unpack[SceneOptions],
+    ) -> SyncScene:
+        """A scene of that name, made if there is none."""
+        known = [m if isinstance(m, Member) else Member(name=m.name, agent=m.name) for m in members]
+        return SyncScene(self._loop, self._loop.run(self._room.scene(scene, known, **options)))
+
+    def scenes(self) -> Sequence[SceneInfo]:
+        """Every scene of this room, by name."""
+        return self._loop.run(self._room.scenes())
 
     def import_agent(self, source: str | Path, *, name: str | None = None) -> SyncAgent:
         """Take in an agent that was exported."""

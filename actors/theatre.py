@@ -6,7 +6,7 @@ from typing import assert_never
 
 from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.director import child_name
-from greenroom.actors.house import House
+from greenroom.actors.players import Agency
 from greenroom.actors.scene import SceneActor
 from greenroom.actors.scene_messages import (
     DropScene,
@@ -25,13 +25,15 @@ from greenroom.actors.scene_messages import (
 )
 from greenroom.actors.scribe import Scribe
 from greenroom.runtime.actor import Actor
+from greenroom.runtime.ballot import Tally
 from greenroom.runtime.channel import Channel
-from greenroom.runtime.errors import NotFound
+from greenroom.runtime.errors import GreenroomError, NotFound
 from greenroom.runtime.ledger import SceneRow
 from greenroom.runtime.mailbox import MailboxSpec
 from greenroom.runtime.ref import Ref
-from greenroom.runtime.scenario import Scenario, Vote, checked
-from greenroom.runtime.transcript import Entry, Line
+from greenroom.runtime.scenario import Scenario, Vote
+from greenroom.runtime.scene_file import checked
+from greenroom.runtime.transcript import Counted, Entry, Line
 
 
 class Theatre(Actor[TheatreMessage]):
@@ -40,7 +42,7 @@ class Theatre(Actor[TheatreMessage]):
     children_stop = "together"
 
     def __init__(
-        self, scribe: Scribe, house: House, mailbox: MailboxSpec, passivate_after_s: float
+        self, scribe: Scribe, house: Agency, mailbox: MailboxSpec, passivate_after_s: float
     ) -> None:
         self._scribe = scribe
         self._house = house
@@ -135,6 +137,14 @@ class Scenes:
         reply: Channel[SceneEvent] = Channel(self._capacity)
         scene.tell(HoldVote(reply, vote))
         return reply
+
+    async def tally(self, namespace: str, name: str, vote: Vote) -> Tally:
+        """Hold a vote and wait for its count. Raises what stops it; leaving stops it too."""
+        async with await self.vote(namespace, name, vote) as events:
+            counted = [event.tally async for event in events if isinstance(event, Counted)]
+        if not counted:
+            raise GreenroomError("a vote ended without a count")
+        return counted[0]
 
     async def watch(self, namespace: str, name: str) -> Channel[SceneEvent]:
         """See what happens from now on, whoever performs it."""

@@ -1,4 +1,4 @@
-"""Threads for decoding and for files."""
+"""Threads for decoding, for files and for the index."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -7,17 +7,25 @@ from typing import NamedTuple
 
 class Threads(NamedTuple):
     """Who waits for whom: decoding, which the stage waits for, for no disk; writing, which the ends
-    of turns wait for, for no reading. All of them leave the GIL alone, so a few are enough."""
+    of turns wait for, for no reading. All of them leave the GIL alone, so a few are enough.
+
+    Committing has one: the connection of the index is used from one thread at a time."""
 
     decode: ThreadPoolExecutor
     write: ThreadPoolExecutor
     read: ThreadPoolExecutor
+    commit: ThreadPoolExecutor
 
     @classmethod
     def start(cls) -> "Threads":
         """None runs before it is needed."""
-        names = ("greenroom-decode", "greenroom-write", "greenroom-read")
-        return cls(*(ThreadPoolExecutor(min(4, os.cpu_count() or 1), name) for name in names))
+        few = min(4, os.cpu_count() or 1)
+        return cls(
+            ThreadPoolExecutor(few, "greenroom-decode"),
+            ThreadPoolExecutor(few, "greenroom-write"),
+            ThreadPoolExecutor(few, "greenroom-read"),
+            ThreadPoolExecutor(1, "greenroom-commit"),
+        )
 
     def stop(self) -> None:
         """Wait for what runs."""

@@ -9,7 +9,7 @@ from benchmarks.chats import FOLLOW_UP, Chat, Figures, Scale, briefed, say, warm
 from benchmarks.contenders import Running
 from benchmarks.machine import ROOT
 from benchmarks.prose import Prose
-from greenroom.runtime.scenario import read_scenario
+from greenroom.runtime.scene_file import read_scenario
 
 EXPERTS = 10
 TIMES = 3

@@ -1,10 +1,10 @@
 """What memory and hearing save in scenes.
 
-five phases   examples/dilemma.toml performed, against the same prompts read from nothing by agents
-              that share nothing: time to the first token phase by phase, and of the whole
+five phases   examples/dilemma.toml performed, and again by agents who read everything anew each
+              turn and say the same: time to the first token phase by phase, and the wall time
 round robin   three members; the next speaker's time to the first token when it has heard the
               others (they rest until it has), and without a rest, against a turn with nothing new
-routing       ten experts prime a chapter each, are asked again, and after a restart
+routing       ten experts read a chapter each, are asked again, and after a restart
 
     python -m benchmarks.scenes [--parts phases,round,routing] [--json [FILE]]
 """
@@ -21,45 +21,64 @@ from typing import Any
 
 import greenroom
 from benchmarks.figures import add_outputs, write_json
+from benchmarks.forgetful import Forgetful, Performed, Remembering, performed
 from benchmarks.machine import ROOT
 from benchmarks.serving import shared_models
+from greenroom.actors.app import open_house
 from greenroom.actors.reply import Reply
-from greenroom.runtime.scenario import read_scenario
+from greenroom.runtime.layers import load_settings
+from greenroom.runtime.scenario import Member, Scenario
+from greenroom.runtime.scene_file import checked, read_scenario
 
-EXPERTS = ("with", "lambda", "assert", "del", "global", "for", "import", "class", "yield", "raise")
+EXPERTS = (
+    "with", "raise", "class", "objects", "async", "identifiers", "naming", "function", "binary",
+    "typesseq-mutable",
+)  # fmt: skip
+"""Chapters of 600 to 1,400 tokens, each read as a whole."""
+WARM_UP = checked(Scenario(name="warm-up", members=(Member(name="Ann"),), max_turns=1))
 
 
 async def phases(home: Path) -> dict[str, Any]:
-    """Milliseconds to the first token by phase, with memory and without, and seconds in all."""
+    """Milliseconds to the first token by phase, with memory and without, and wall times."""
     scenario = read_scenario((ROOT / "examples" / "dilemma.toml").read_text())
-    warm: list[list[float]] = [[] for _ in scenario.phases]
-    cold: list[list[float]] = [[] for _ in scenario.phases]
-    walls = [0.0, 0.0]
-    async with greenroom.open(home=home, log__level="error") as room:
-        scene = await room.scene(scenario)
-        said = [line for line in await scene.run() if line.timings is not None]
-        for n, line in enumerate(said):
-            assert line.timings is not None
-            assert line.speaker is not None
-            heard = await scene.transcript(heard_by=line.speaker)
-            known = [x for x in heard if x.number < line.number]
-            before = [f"{x.speaker or 'Narrator'}: {x.text}" for x in known]
-            system = scenario.member(line.speaker).system
-            fresh = await room.spawn(f"cold.{n}", system=system, share="none")
-            reply = await fresh.say("\n\n".join(before), max_tokens=32, temperature=0)
-            for times, timings in ((warm, line.timings), (cold, reply.timings)):
-                times[line.phase].append(timings.ttft_ms)
-            walls[0] += line.timings.ttft_ms + line.timings.decode_ms + line.timings.commit_ms
-            walls[1] += line.timings.decode_ms + line.timings.commit_ms + reply.timings.ttft_ms
-    pairs = [
-        (statistics.fmean(a), statistics.fmean(b)) for a, b in zip(warm, cold, strict=True) if a
-    ]
+    runs: list[Performed] = []
+    for durability in ("turn", "async"):  # what keeps nothing waits for no disk
+        settings = {"home": str(home), "log.level": "error", "memory.durability": durability}
+        loaded = await asyncio.to_thread(load_settings, overrides=settings)
+        async with open_house(loaded.settings) as house:
+            await performed(_folder(home, f"warm-{durability}"), WARM_UP, Remembering(house))
+            agents = Forgetful(house, runs[0].turns) if runs else Remembering(house)
+            runs.append(await performed(_folder(home, durability), scenario, agents))
+    kept, nothing = runs
+    by_phase = [[_ttft_ms(run, n) for n in range(len(scenario.phases))] for run in runs]
     return {
-        "with_memory_ms": [a for a, _ in pairs],
-        "without_ms": [b for _, b in pairs],
-        "times_shorter": [b / a for a, b in pairs],
-        "whole_run_shorter_percent": 100 * (1 - walls[0] / walls[1]),
+        "turns": len(kept.turns),
+        "answered_tokens": [_answered(run) for run in runs],
+        "prompt_tokens": [sum(t.usage.prompt_tokens for t in r.turns.values()) for r in runs],
+        "with_memory_ms": by_phase[0],
+        "without_ms": by_phase[1],
+        "times_shorter": [b / a for a, b in zip(*by_phase, strict=True)],
+        "wall_with_memory_s": kept.wall_s,
+        "wall_without_s": nothing.wall_s,
+        "whole_run_shorter_percent": 100 * (1 - kept.wall_s / nothing.wall_s),
     }
+
+
+def _ttft_ms(run: Performed, phase: int) -> float:
+    """The mean of a phase's turns, ballots too."""
+    return statistics.fmean(
+        done.timings.ttft_ms for cue, done in run.turns.items() if run.phases[cue] == phase
+    )
+
+
+def _answered(run: Performed) -> int:
+    return sum(done.usage.completion_tokens for done in run.turns.values())
+
+
+def _folder(home: Path, name: str) -> Path:
+    folder = home / name
+    folder.mkdir()
+    return folder
 
 
 async def round_robin(home: Path) -> dict[str, float]:
@@ -69,7 +88,9 @@ async def round_robin(home: Path) -> dict[str, float]:
         members = [await room.spawn(n, system=f"You are {n}. Be brief. " * 20) for n in names]
         scene = await room.scene("round", members, max_tokens=24, temperature=0.0)
         await scene.say("Talk about the weather.")
-        hurried = [x.timings.ttft_ms for x in await scene.run(9) if x.timings]
+        turns = [(x.timings.ttft_ms, x.usage) for x in await scene.run(9) if x.timings and x.usage]
+        hurried = [ttft_ms for ttft_ms, _ in turns]
+        new = [used.prompt_tokens - used.cached_tokens for _, used in turns[3:]]
         rested: list[float] = []
         nothing: list[float] = []
         for _ in range(6):
@@ -85,6 +106,7 @@ async def round_robin(home: Path) -> dict[str, float]:
         "nothing_new_ms": middle[0],
         "heard_ms": middle[1],
         "without_a_rest_ms": middle[2],
+        "without_a_rest_new_tokens": statistics.median(new),
         "heard_to_nothing_new": middle[1] / middle[0],
         "without_a_rest_to_nothing_new": middle[2] / middle[0],
     }
@@ -98,24 +120,27 @@ async def routing(home: Path) -> dict[str, float]:
             for _ in range(1 if again else 2):
                 replies: list[Reply] = []
                 for name in EXPERTS:
-                    chapter = " ".join(topics[name].split())[:3000]
+                    chapter = " ".join(topics[name].split())
                     expert = await room.spawn(f"expert.{name}", system=chapter)
                     replies.append(await expert.say("What is it?", max_tokens=4, temperature=0))
                 rounds.append(replies)
-    priming, warm, restarted = (statistics.median(r.timings.ttft_ms for r in x) for x in rounds)
-    new = statistics.median(
-        r.usage.prompt_tokens - r.usage.cached_tokens for r in (*rounds[1], *rounds[2])
-    )
-    return {
+    primed, *later = ([r.timings for r in replies] for replies in rounds)
+    priming = statistics.median(t.ttft_ms for t in primed)
+    told: dict[str, float] = {
         "prompt_tokens": statistics.median(r.usage.prompt_tokens for r in rounds[0]),
-        "new_tokens": new,
         "priming_ms": priming,
-        "warm_ms": warm,
-        "restarted_ms": restarted,
-        "restarted_restore_ms": statistics.median(r.timings.restore_ms for r in rounds[2]),
-        "warm_times_shorter": priming / warm,
-        "restarted_times_shorter": priming / restarted,
+        "new_tokens": statistics.median(
+            r.usage.prompt_tokens - r.usage.cached_tokens for r in (*rounds[1], *rounds[2])
+        ),
     }
+    for name, timings in zip(("warm", "restarted"), later, strict=True):
+        ttft_ms = statistics.median(t.ttft_ms for t in timings)
+        told[f"{name}_ms"] = ttft_ms
+        # What new tokens cost in any system, and what is this one's own.
+        told[f"{name}_new_tokens_ms"] = statistics.median(t.prefill_ms for t in timings)
+        told[f"{name}_restore_ms"] = statistics.median(t.restore_ms for t in timings)
+        told[f"{name}_times_shorter"] = priming / ttft_ms
+    return told
 
 
 PARTS = {"phases": phases, "round": round_robin, "routing": routing}

@@ -1,7 +1,7 @@
 """Ten experts, each of whom has read one chapter: questions go to whoever knows.
 
-Reading takes a while, once. After that an expert answers at once, also after a restart: the last
-columns say how long the first word took, and how much of that was spent on the question itself.
+Reading takes a while, once. After that an expert answers at once, also after a restart: the table
+says how long the first word took, and how much of that the question itself would cost anybody.
 """
 
 import asyncio
@@ -18,22 +18,22 @@ from greenroom.actors.room import Room
 from greenroom.runtime.layers import load_settings
 
 QUESTIONS = {
-    "with": "What does a context manager do on entry and exit of a with statement?",
-    "lambda": "What do lambda expressions create?",
-    "assert": "When does an assert statement raise an error?",
-    "del": "What does deletion of a name remove?",
-    "global": "What does the global statement make of names?",
-    "for": "How does a for loop iterate over a sequence?",
-    "import": "What are the steps of an import statement?",
-    "class": "What does a class definition define?",
-    "yield": "What does a yield statement turn a function into?",
-    "raise": "Which exception does a bare raise statement re-raise?",
+    "with": "What does a with statement call at its end?",
+    "raise": "What does raise without an expression do?",
+    "class": "What does a class definition create?",
+    "objects": "What three things does every object have?",
+    "async": "Where may async for be used?",
+    "identifiers": "What may identifiers consist of?",
+    "naming": "What does naming bind?",
+    "function": "When are a function's default values computed?",
+    "binary": "What does the binary operator % yield?",
+    "typesseq-mutable": "What does append do to a mutable sequence?",
 }
 
 
 def chapter(name: str) -> str:
-    """The beginning of a chapter of Python's reference, about 350 tokens."""
-    return " ".join(topics[name].split())[:1400]
+    """A chapter of Python's reference, 600 to 1,400 tokens."""
+    return " ".join(topics[name].split())
 
 
 def route(question: str) -> str:
@@ -54,19 +54,19 @@ async def ask(room: Room, name: str, question: str) -> Reply:
 
 async def main(home: str) -> None:
     times: dict[str, list[Reply]] = {name: [] for name in QUESTIONS}
-    for rounds in (("reads", "is asked again"), ("is asked after a restart",)):
+    for rounds in (("reads a chapter", "is asked again"), ("is asked after a restart",)):
         async with greenroom.open(home=home) as room:
             for when in rounds:
                 for own, question in QUESTIONS.items():
                     name = route(question)
                     times[own].append(reply := await ask(room, name, question))
-                    print(f"expert {name} {when}: {reply.text.strip()!r}")
-    print("\nexpert   chapter  reading  again  restarted  (new tokens)")
-    for name, (first, again, restarted) in times.items():
-        new = restarted.usage.prompt_tokens - restarted.usage.cached_tokens
+                    print(f"{name} {when} ({reply.timings.ttft_ms:.0f} ms): {reply.text.strip()}")
+    print("\nexpert             chapter + new    read   again  restarted  (new tokens alone)  ms")
+    for name, (read, again, restarted) in times.items():
+        new, ms = restarted.usage.prompt_tokens - restarted.usage.cached_tokens, restarted.timings
         print(
-            f"{name:<8} {first.usage.prompt_tokens:>7}  {first.timings.ttft_ms:>4.0f} ms"
-            f"  {again.timings.ttft_ms:>4.0f}  {restarted.timings.ttft_ms:>7.0f}     {new}"
+            f"{name:<18} {read.usage.prompt_tokens:>7} + {new:<3} {read.timings.ttft_ms:>7.0f}"
+            f" {again.timings.ttft_ms:>7.0f} {ms.ttft_ms:>10.0f}  {ms.prefill_ms:>9.0f}"
         )
 
 

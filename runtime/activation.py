@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Awaitable, Generator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from greenroom.runtime import recovery
@@ -91,7 +92,10 @@ async def _drain(cell: Cell) -> bool:
             if envelope.abandoned:
                 recovery.forget_cancellation(cell)
             if envelope.reply is not None and not envelope.reply.done():
-                envelope.reply.set_result(answer)
+                if isinstance(answer, asyncio.Future):
+                    answer.add_done_callback(partial(recovery.answered, cell, envelope))
+                else:
+                    envelope.reply.set_result(answer)
 
 
 @types.coroutine

@@ -40,6 +40,9 @@ class Actor(Generic[M]):
     async def handle(self, message: M) -> object:
         """Handle one message; what it returns answers an ``ask``.
 
+        It may return a future: the actor takes its next message, and whoever asked gets what
+        becomes of the future. End it with the generation: one that is cancelled is a failure.
+
         It may take minutes. It is cancelled (CancelledError) when the asker or the reader of the
         message's reply channel leaves, and on kill; the actor then goes on with the next message.
         """

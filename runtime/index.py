@@ -1,24 +1,23 @@
 """The index: agents and segments in one SQLite database, each change one transaction.
 
 A segment's file is durable before its row is committed, so a row without a file is damage and a
-file without a row is a leftover. WAL with ``synchronous=FULL``: a committed turn survives a power
-cut, for one sync of the log. One connection, used from one thread at a time.
+file without a row is a leftover.
 """
 
 import fcntl
 import os
 import sqlite3
 import zlib
-from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
+from greenroom.runtime.database import Database
 from greenroom.runtime.errors import StorageFailed, StoreBusy, StoreTooNew, StoreUnusable
 from greenroom.runtime.lineage import by_chain
 from greenroom.runtime.medium import Medium, make_durable_folder
-from greenroom.runtime.reach import remove_unneeded, rows, unreachable
+from greenroom.runtime.reach import left, remove_unneeded, rows, unreachable
 from greenroom.runtime.rows import AgentRow, Contents, PinRow, Rows
 from greenroom.runtime.schema import SCHEMA_VERSION, schema_of, upgrade
 from greenroom.runtime.segments import Segment, digest
@@ -44,29 +43,23 @@ class Index:
         make_durable_folder(self._medium, root)
         self._lock = _lock(root)
         try:
-            # The file is made first, for its mode; SQLite gives its companions the same.
-            path = root / "index.sqlite"
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._database = Database(root / "index.sqlite", self._medium, "index")
+            self._db = self._database.connection
             try:
                 self._prepare(root)
             except BaseException:
-                self._db.close()
+                self._database.close()
                 raise
         except BaseException:
             os.close(self._lock)
             raise
 
     def _prepare(self, root: Path) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA fullfsync = ON")  # macOS: past the drive's cache
-        self._db.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
         found = schema_of(self._db)
         if found > SCHEMA_VERSION:
             raise StoreTooNew(root, found, SCHEMA_VERSION)
         if found < SCHEMA_VERSION:
-            with self._transaction():
+            with self._database.transaction():
                 upgrade(self._db, found)
         (verdict,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
@@ -74,8 +67,12 @@ class Index:
 
     def close(self) -> None:
         """Close the database and let another process have it."""
-        self._db.close()
+        self._database.close()
         os.close(self._lock)
+
+    def together(self, changes: Sequence[Callable[[], object]]) -> list[Exception | None]:
+        """Make changes in one transaction; what each has raised. See ``Database``."""
+        return self._database.together(changes)
 
     def commit(
         self,
@@ -87,13 +84,16 @@ class Index:
 
         The segments ``used`` have been so until the agent's ``last_used``.
 
-        A segment that is there already stays as it is, and is stored again if it was not.
+        A segment that is there already stays as it is, and is stored again if it was not; one that
+        is new is of the agent's making.
         """
-        with self._transaction():
+        maker = agent.created if agent is not None else None
+        with self._database.transaction():
             self._db.executemany(
-                f"INSERT INTO segments ({_SEGMENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+                f"INSERT INTO segments ({_SEGMENT_COLUMNS}, maker) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET stored = 1, last_used = excluded.last_used",
-                [_row(each) for each in segments],
+                [(*_row(each), maker) for each in segments],
             )
             if agent is not None:
                 self._db.executemany(
@@ -139,7 +139,7 @@ class Index:
     def delete_agent(self, namespace: str, name: str) -> bool:
         """Forget an agent and its pins; its segments stay until they are collected. False if
         unknown."""
-        with self._transaction():
+        with self._database.transaction():
             self._db.execute(
                 "DELETE FROM pins WHERE namespace = ? AND agent = ?", (namespace, name)
             )
@@ -149,14 +149,14 @@ class Index:
 
     def touch(self, segment_ids: Iterable[str], now: float) -> None:
         """Note that segments were used."""
-        with self._transaction():
+        with self._database.transaction():
             self._db.executemany(
                 "UPDATE segments SET last_used = ? WHERE id = ?", [(now, i) for i in segment_ids]
             )
 
     def pin(self, pin: PinRow) -> None:
         """Keep a segment for an agent; again is no change."""
-        with self._transaction():
+        with self._database.transaction():
             self._db.execute(
                 "INSERT INTO pins VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 msgspec.structs.astuple(pin),
@@ -164,7 +164,7 @@ class Index:
 
     def unpin(self, namespace: str, agent: str, segment_id: str) -> bool:
         """Let go of a pin. False if there was none."""
-        with self._transaction():
+        with self._database.transaction():
             return self._db.execute(
                 "DELETE FROM pins WHERE namespace = ? AND agent = ? AND segment = ?",
                 (namespace, agent, segment_id),
@@ -181,9 +181,13 @@ class Index:
         """Segments that no agent's head, no pin and none of the ``held`` segments needs."""
         return unreachable(self._db, held)
 
+    def left(self) -> tuple[str, ...]:
+        """What is unreachable and not of the making of any agent that there still is."""
+        return left(self._db)
+
     def remove(self, segment_ids: Sequence[str]) -> None:
         """Forget segments: before their files are deleted, so that no row is left without one."""
-        with self._transaction():
+        with self._database.transaction():
             self._db.executemany(
                 "DELETE FROM segments WHERE id = ?", [(each,) for each in segment_ids]
             )
@@ -196,7 +200,7 @@ class Index:
         """
         kept = set(held)
         gone: list[str] = []
-        with self._transaction():
+        with self._database.transaction():
             waiting = [each for each in dict.fromkeys(segment_ids) if each not in kept]
             while waiting:
                 later = [each for each in waiting if not remove_unneeded(self._db, each)]
@@ -217,7 +221,7 @@ class Index:
 
     def restore(self, segments: Iterable[Segment]) -> None:
         """Write rows anew, from files that are sound."""
-        with self._transaction():
+        with self._database.transaction():
             self._db.executemany(
                 f"INSERT OR REPLACE INTO segments ({_SEGMENT_COLUMNS}) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -228,7 +232,7 @@ class Index:
         """Have agents whose head is not among the ``whole`` segments stand on the deepest one
         before it that is, as far as the tables say what was before it."""
         parents = {each.id: each.parent for each in self.rows().segments}
-        with self._transaction():
+        with self._database.transaction():
             for agent in self.list_agents():
                 head = agent.head
                 while head is not None and head not in whole:
@@ -241,7 +245,7 @@ class Index:
 
     def unstore(self, segment_ids: Iterable[str]) -> None:
         """Note that segments have no bytes any more, before their files are deleted."""
-        with self._transaction():
+        with self._database.transaction():
             self._db.executemany(
                 "UPDATE segments SET stored = 0 WHERE id = ?", [(each,) for each in segment_ids]
             )
@@ -258,19 +262,6 @@ class Index:
             AgentRow(**dict(zip(names, (*row[:-1], msgspec.msgpack.decode(row[-1])), strict=True)))
             for row in self._db.execute(query, values)
         )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._medium.commit(self._db)
-        except BaseException as error:
-            if self._db.in_transaction:  # SQLite ends it itself after some errors
-                self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError):
-                raise StorageFailed(f"the index cannot be written: {error}") from error
-            raise
 
 
 def _lock(root: Path) -> int:

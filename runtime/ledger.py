@@ -5,15 +5,14 @@ durable as the index. Entries are only ever added, each with its number: a scene
 to twice under one number is a defect, which the primary key refuses.
 """
 
-import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from greenroom.runtime.database import Database
 from greenroom.runtime.errors import Conflict, StorageFailed, StoreTooNew, StoreUnusable
 from greenroom.runtime.medium import Medium
 from greenroom.runtime.scenario import Scenario
@@ -58,46 +57,39 @@ class Ledger:
     """
 
     def __init__(self, root: Path, medium: Medium | None = None) -> None:
-        self._medium = medium or Medium()
-        path = root / "scenes.sqlite"
         try:
-            # The file is made first, for its mode; SQLite gives its companions the same.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._database = Database(root / "scenes.sqlite", medium or Medium(), "ledger")
         except (OSError, sqlite3.Error) as error:
             raise StoreUnusable(root, error) from error
+        self._db = self._database.connection
         try:
             self._prepare(root)
         except BaseException as error:
-            self._db.close()
+            self._database.close()
             if isinstance(error, sqlite3.Error | StorageFailed):
                 raise StoreUnusable(root, error) from error
             raise
 
     def _prepare(self, root: Path) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA fullfsync = ON")  # macOS: past the drive's cache
-        self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is in no file
         (found,) = self._db.execute("PRAGMA user_version").fetchone()
         if found > LEDGER_VERSION:
             raise StoreTooNew(root, found, LEDGER_VERSION)
         if found == 0:
-            with self._transaction():
+            with self._database.transaction():
                 for statement in filter(str.strip, _TABLES.split(";")):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
 
     def close(self) -> None:
         """Close the database."""
-        self._db.close()
+        self._database.close()
 
     def create(self, namespace: str, scenario: Scenario, uid: str) -> SceneRow:
         """The scene of that name, made if there is none. Raises Conflict where it is another."""
         found = self.find(namespace, scenario.name)
         if found is None:
             row = SceneRow(namespace, scenario.name, uid, scenario, time.time())
-            with self._transaction():
+            with self._database.transaction():
                 self._db.execute(
                     "INSERT INTO scenes VALUES (?, ?, ?, ?, ?)",
                     (namespace, row.name, uid, msgspec.msgpack.encode(scenario), row.created),
@@ -122,7 +114,7 @@ class Ledger:
 
     def append(self, uid: str, entries: Sequence[Entry]) -> None:
         """Add entries, all or none, durably."""
-        with self._transaction():
+        with self._database.transaction():
             self._db.executemany(
                 "INSERT INTO entries VALUES (?, ?, ?)",
                 [(uid, e.number, msgspec.msgpack.encode(e)) for e in entries],
@@ -136,7 +128,7 @@ class Ledger:
 
     def delete(self, uid: str) -> None:
         """Forget a scene and all that was said in it."""
-        with self._transaction():
+        with self._database.transaction():
             self._db.execute("DELETE FROM entries WHERE uid = ?", (uid,))
             self._db.execute("DELETE FROM scenes WHERE uid = ?", (uid,))
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -148,16 +140,3 @@ class Ledger:
             SceneRow(namespace, name, uid, decoder.decode(scenario), created)
             for namespace, name, uid, scenario, created in self._db.execute(query, values)
         )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._medium.commit(self._db)
-        except BaseException as error:
-            if self._db.in_transaction:  # SQLite ends it itself after some errors
-                self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError):
-                raise StorageFailed(f"the ledger cannot be written: {error}") from error
-            raise

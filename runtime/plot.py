@@ -1,8 +1,10 @@
 """What happens next in a scene. Pure: from its transcript to moves, which somebody else makes."""
 
+import re
 from collections.abc import Sequence
 
 from greenroom.runtime.ballot import Ballot, announcement, ask_for, read_ranking, tally
+from greenroom.runtime.records import ChatMessage
 from greenroom.runtime.scenario import Vote
 from greenroom.runtime.script import Situation, after, named_in, next_speakers, upcoming
 from greenroom.runtime.transcript import (
@@ -17,7 +19,11 @@ from greenroom.runtime.transcript import (
     Poll,
     Silence,
     Transcript,
+    said_as,
 )
+
+FOLLOWERS = 2
+"""Members at most who get ready while another speaks."""
 
 
 def situation(so_far: Transcript, budget: int | None = None) -> Situation:
@@ -47,10 +53,10 @@ def next_entries(so_far: Transcript, budget: int | None = None) -> list[Entry]:
 
     When no cue is open either, the scene rests: it is over, or ``budget`` is used up.
     """
+    for poll in so_far.open_polls.values():  # one may be held when all is over, too
+        return _poll_on(so_far, poll)
     if so_far.ended is not None:
         return []
-    for poll in so_far.open_polls.values():
-        return _poll_on(so_far, poll)
     if so_far.phase < 0:
         return _begin(so_far, 0)
     if so_far.stopped is not None or so_far.turns_left() == 0:
@@ -68,9 +74,35 @@ def who_is_next(so_far: Transcript) -> str | None:
     return None if so_far.ended or so_far.open_polls else upcoming(situation(so_far))
 
 
+def listeners(so_far: Transcript, cue: Cue) -> list[str]:
+    """Who gets ready to hear what is said under a cue, whoever speaks next first.
+
+    Two at most, since each takes the memory of a sequence on stage; nobody while several speak,
+    whose lines come in an order that is not known yet.
+    """
+    if cue.purpose != "speak" or len(so_far.open_cues) != 1:
+        return []
+    names = so_far.scenario.names
+    at = names.index(cue.speaker)
+    heard = [n for n in (*names[at + 1 :], *names[:at]) if cue.to is None or n in cue.to]
+    following = who_is_next(so_far)
+    return sorted(heard, key=lambda name: name != following)[:FOLLOWERS]
+
+
+def heard_so_far(cue: Cue, said: str) -> ChatMessage | None:
+    """What of an answer that is not complete is heard for sure: whole words, as the line will have
+    them. None while there are none."""
+    *whole, _ = re.split(r"\s+(?=\S*$)", said, maxsplit=1)
+    text = spoken_text("".join(whole), cue.speaker)
+    if not text:
+        return None
+    line = Line(number=cue.number, phase=cue.phase, text=text, speaker=cue.speaker, to=cue.to)
+    return ChatMessage("user", text, said_as(line), heard=True)
+
+
 def cue_for(so_far: Transcript, name: str) -> list[Entry]:
     """Cue one member out of turn. Raises InvalidRequest (``member``)."""
-    so_far.scenario.member(name)
+    name = so_far.scenario.member(name).name
     return [_cue(so_far, name, so_far.next_number, so_far.next_number)]
 
 
@@ -127,10 +159,9 @@ def ending(so_far: Transcript, cue: Cue, answer: str | None, reason: str = "") -
 def spoken_text(answer: str, speaker: str) -> str:
     """An answer as the others hear it: a small model likes to begin with its own name."""
     text = answer.strip()
-    for prefix in (f"{speaker}:", f"**{speaker}**:", f"**{speaker}:**"):
-        if text.casefold().startswith(prefix.casefold()):
-            return text[len(prefix) :].strip()
-    return text
+    name = re.escape(speaker)
+    own = re.match(rf"(?:{name}:|\*\*{name}(?:\*\*:|:\*\*))", text, re.IGNORECASE)
+    return text[own.end() :].strip() if own else text
 
 
 def _begin(so_far: Transcript, index: int) -> list[Entry]:

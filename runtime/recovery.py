@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from greenroom.runtime.actor import LOGGER
 from greenroom.runtime.errors import ActorFailed, ActorStopped, ChannelCancelled, GreenroomError
@@ -53,6 +53,16 @@ def settled(cell: Cell, error: BaseException | None, envelope: Envelope | None) 
     elif abandoned:
         forget_cancellation(cell)
     return crashed(cell, error, envelope)
+
+
+def answered(cell: Cell, envelope: Envelope, answer: asyncio.Future[Any]) -> None:
+    """An answer that came later: the actor has handled other messages meanwhile, or is no more."""
+    if answer.cancelled():
+        envelope.fail(ActorFailed(cell.path, cell.last_error or "stopped"))
+    elif (error := answer.exception()) is not None:
+        envelope.fail(_as_failure(cell, error))
+    elif envelope.reply is not None and not envelope.reply.done():
+        envelope.reply.set_result(answer.result())
 
 
 def crashed(cell: Cell, error: BaseException, envelope: Envelope | None) -> bool:

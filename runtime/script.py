@@ -10,6 +10,7 @@ free            up to ``at_once`` together: whoever was mentioned last, else who
 
 import re
 from collections.abc import Sequence
+from unicodedata import normalize
 
 import msgspec
 
@@ -94,7 +95,8 @@ def named_in(text: str, names: Sequence[str]) -> tuple[str, ...]:
     pattern = "|".join(re.escape(n) for n in sorted(by_fold, key=len, reverse=True))
     if not pattern:
         return ()
-    found = re.finditer(rf"(?<!\w)(?:{pattern})(?!\w)", text.casefold())
+    plain = normalize("NFC", text).casefold()
+    found = re.finditer(rf"(?<!\w)(?:{pattern})(?!\w)", plain)
     return tuple(dict.fromkeys(by_fold[m[0]] for m in found))
 
 

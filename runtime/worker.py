@@ -1,6 +1,7 @@
 """A thread that owns something no other thread may touch, and works on it between commands."""
 
 import asyncio
+import atexit
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
@@ -8,6 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 Command = Callable[[], object]
+LEAVE_S = 30.0
+"""How long the end of the process waits for a step that runs: a long prompt's chunk, or a load."""
 
 
 class Work(Protocol):
@@ -49,7 +52,12 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start the thread; commands wait until the work is made."""
+        """Start the thread; commands wait until the work is made.
+
+        A process that ends without ``stop`` ends the thread first: one that comes back from C++
+        into an interpreter that is no more is torn down there, and takes the process with it.
+        """
+        atexit.register(self._leave)
         self._thread.start()
 
     def submit(self, command: Command) -> None:
@@ -79,6 +87,11 @@ class Worker:
     async def join(self) -> None:
         """Wait until the thread has ended."""
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        atexit.unregister(self._leave)
+
+    def _leave(self) -> None:
+        self.stop()
+        self._thread.join(LEAVE_S)
 
     def _run(self) -> None:
         work: Work | None = None

@@ -17,6 +17,7 @@ from greenroom.actors.keeper import Keeper
 from greenroom.actors.keeper_messages import Keep, KeeperMessage, Settle
 from greenroom.actors.store import Store
 from greenroom.actors.store_messages import Commit, StoreMessage
+from greenroom.actors.vital import PATIENT
 from greenroom.runtime.codec import Payload
 from greenroom.runtime.index import Index
 from greenroom.runtime.medium import Medium
@@ -36,6 +37,7 @@ class Backstage(NamedTuple):
     """The three actors that look after the store, and the store."""
 
     root: Path
+    system: System
     store: Ref[StoreMessage]
     keeper: Ref[KeeperMessage]
     custodian: Ref[CustodianMessage]
@@ -90,9 +92,9 @@ def backstage(
     vault = Vault(root, medium=medium)
     vault.clear_temporary()
 
-    async def main(pool: ThreadPoolExecutor) -> None:
+    async def main(pool: ThreadPoolExecutor, thread: ThreadPoolExecutor) -> None:
         async with System() as system:
-            store = system.spawn("store", partial(Store, index, "f"))
+            store = system.spawn("store", partial(Store, index, thread, "f"), mailbox=PATIENT)
 
             def wrote(num_bytes: int | None) -> None:
                 custodian.tell(Wrote(num_bytes))
@@ -103,10 +105,10 @@ def backstage(
             custodian: Ref[CustodianMessage] = system.spawn(
                 "custodian", partial(Custodian, store, keeper, vault, pool, quota)
             )
-            await scenario(Backstage(root, store, keeper, custodian))
+            await scenario(Backstage(root, system, store, keeper, custodian))
 
     try:
-        with ThreadPoolExecutor(2) as pool:
-            uvloop.run(main(pool))
+        with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as thread:
+            uvloop.run(main(pool, thread))
     finally:
         index.close()

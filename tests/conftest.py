@@ -11,6 +11,7 @@ from greenroom.runtime.catalog import load_catalog
 from greenroom.runtime.download import ensure_model
 from greenroom.runtime.layers import load_settings
 from tests.server import Server, make_home, running
+from tests.wheel import build, environment
 
 # How long an example takes is the machine's affair: a bound on time fails on a busy one.
 settings.register_profile("greenroom", deadline=None)
@@ -28,6 +29,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A live server with the default model, shared by tests that leave only memories behind."""
     with running(make_home(tmp_path_factory.mktemp("server"))) as live:
         yield live
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, for slow tests."""
+    return build(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def wheel_python(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
+    """The interpreter of an environment that has the wheel and what it needs."""
+    return environment(tmp_path_factory.mktemp("environment"), wheel)
 
 
 @pytest.fixture(scope="session", autouse=True)

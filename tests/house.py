@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 import uvloop
 
-from greenroom.actors.house import ModelCard, Repertoire, Status
+from greenroom.actors.house_records import ModelCard, Repertoire, Status
 from greenroom.actors.http import serve_http
 from greenroom.actors.keeper_messages import Held
 from greenroom.actors.meter import Meter
@@ -23,6 +23,7 @@ from greenroom.runtime.errors import NotFound
 from greenroom.runtime.inspect import SystemInfo
 from greenroom.runtime.records import (
     AgentInfo,
+    ChatMessage,
     Forgotten,
     Heard,
     HearRequest,
@@ -128,6 +129,9 @@ class SmallHouse:
         if self.refusal is not None:
             raise self.refusal
         self.told.append(request)
+
+    async def overhear(self, namespace: str, agent: str, message: ChatMessage | None) -> None:
+        pass
 
     async def heard(self, namespace: str, agent: str, *, settled: bool = True) -> Heard:
         return Heard(0 if settled else len(self.told), "0badc0de")

@@ -43,6 +43,10 @@ class Server:
         """Press Ctrl-C, and do not wait."""
         os.killpg(self._process.pid, signal.SIGINT)
 
+    def strike(self) -> None:
+        """End it without warning, and do not wait."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+
     def kill(self) -> int:
         """End it without warning; its status."""
         return self._end(signal.SIGKILL)

@@ -10,7 +10,8 @@ import io
 import itertools
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -189,22 +190,31 @@ class Play:
         self.scratch = root / "left"
         self.seen: set[int] = set()
         self.acknowledged: dict[str, Segment] = {}
-        self.committing: tuple[str, Segment] | None = None
+        self.committing: dict[str, Segment] = {}
         self.medium = medium(root, self.check)
         self.index = Index(self.root, self.medium)
         self.vault = Vault(self.root, medium=self.medium)
 
     def turn(self, name: str, parent: Segment | None, number: int) -> Segment:
         """One turn of two segments, in the order of an agent's ``grow``."""
-        prompt = segment(parent, [number] * 9)
-        answer = segment(prompt, [number + 1] * 9)
-        for each in (prompt, answer):
-            self.vault.write(each, with_state(each))
-        self.committing = name, answer
-        self.index.commit((prompt, answer), agent(name, answer))
-        self.acknowledged[name] = answer
-        self.committing = None
-        return answer
+        return self.turns({name: parent}, number)[0]
+
+    def turns(self, parents: Mapping[str, Segment | None], number: int) -> list[Segment]:
+        """Turns of several agents that end together, as the store commits them."""
+        work: list[Callable[[], None]] = []
+        for name, parent in parents.items():
+            prompt = segment(parent, [number] * 9)
+            answer = segment(prompt, [number + 1] * 9)
+            number += 2
+            for each in (prompt, answer):
+                self.vault.write(each, with_state(each))
+            self.committing[name] = answer
+            work.append(partial(self.index.commit, (prompt, answer), agent(name, answer)))
+        assert not any(self.index.together(work))
+        answers = list(self.committing.values())
+        self.acknowledged.update(self.committing)
+        self.committing.clear()
+        return answers
 
     def evict(self, *segments: Segment) -> None:
         ids = [each.id for each in segments]
@@ -217,9 +227,9 @@ class Play:
     def check(self) -> None:
         """Look at every state that a power cut now would leave."""
         heads = frozenset((name, each.id) for name, each in self.acknowledged.items())
-        next_head = self.committing and self.committing[1].id
+        next_heads = frozenset(each.id for each in self.committing.values())
         for state in self.medium.disk.states():
-            seen = hash((heads, next_head, frozenset(state.items()), self.medium.disk.database))
+            seen = hash((heads, next_heads, frozenset(state.items()), self.medium.disk.database))
             if seen not in self.seen:
                 self.seen.add(seen)
                 root = self.scratch / str(len(self.seen))
@@ -244,8 +254,8 @@ class Play:
         heads = {each.name: each.head for each in contents.agents}
         for name, head in self.acknowledged.items():
             allowed = {head.id}
-            if self.committing is not None and self.committing[0] == name:
-                allowed.add(self.committing[1].id)
+            if name in self.committing:
+                allowed.add(self.committing[name].id)
             assert heads.get(name) in allowed
             for piece in chain(heads[name], segments):
                 if piece.segment.id not in contents.evicted:
@@ -299,6 +309,7 @@ def script(play: Play) -> None:
     play.turn("bob", None, 5)
     play.collect(second, segment(first, [3] * 9))
     play.turn("bob", first, 3)
+    play.turns({"alice": first, "carol": None}, 7)
 
 
 def test_no_power_cut_loses_what_was_acknowledged(tmp_path: Path) -> None:

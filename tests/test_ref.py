@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from greenroom.runtime.actor import Actor
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import (
     ActorFailed,
@@ -14,6 +15,7 @@ from greenroom.runtime.errors import (
     MailboxFull,
 )
 from greenroom.runtime.mailbox import MailboxSpec
+from greenroom.runtime.message import Message, Request
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.system import System
 from greenroom.runtime.testkit import expect_dead_letters, run, settle
@@ -359,5 +361,80 @@ def test_refs_are_equal_when_they_name_the_same_actor() -> None:
             assert len({ref, system.get("a"), other}) == 2
             await system.stop(ref)
             assert system.spawn("a", Worker) != ref
+
+    run(main)
+
+
+class Promise(Request[str], frozen=True):
+    """To be answered later."""
+
+    name: str
+
+
+class Settle(Message, frozen=True):
+    """Answer what was asked under a name; with an error, if there is one."""
+
+    name: str
+    error: str | None = None
+
+
+class Clerk(Actor[Promise | Settle]):
+    """Answers when it is told to, and has gone on meanwhile."""
+
+    def __init__(self, promised: dict[str, "asyncio.Future[str]"]) -> None:
+        self._promised = promised
+
+    async def handle(self, message: Promise | Settle) -> object:
+        match message:
+            case Promise(name):
+                return self._promised.setdefault(name, asyncio.get_running_loop().create_future())
+            case Settle(name, "boom"):
+                self._promised[name].cancel()
+                raise BoomError(name)
+            case Settle(name, error):
+                answer = self._promised[name]
+                if error is None:
+                    answer.set_result(f"{name} at last")
+                else:
+                    answer.set_exception(InvalidRequest(error))
+        return None
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_answer_may_come_later(seed: int) -> None:
+    async def main() -> None:
+        promised: dict[str, asyncio.Future[str]] = {}
+        async with System() as system:
+            ref = system.spawn("clerk", lambda: Clerk(promised))
+            first = asyncio.create_task(ref.ask(Promise("first")))
+            second = asyncio.create_task(ref.ask(Promise("second")))
+            both = asyncio.create_task(ref.ask(Promise("second")))
+            refused = asyncio.create_task(ref.ask(Promise("refused")))
+            await settle()
+            with pytest.raises(AskTimeout):
+                await ref.ask(Promise("first"), timeout=1.0)
+            assert not promised["first"].cancelled(), "somebody else waits for the same"
+            ref.tell(Settle("second"))
+            assert await second == await both == "second at last"
+            assert not first.done()
+            ref.tell(Settle("refused", "no"))
+            with pytest.raises(InvalidRequest, match="no"):
+                await refused
+            ref.tell(Settle("first"))
+            assert await first == "first at last"
+
+    run(main, seed=seed)
+
+
+def test_an_answer_that_its_actor_gives_up_is_a_failure() -> None:
+    async def main() -> None:
+        async with System() as system:
+            ref = system.spawn("clerk", lambda: Clerk({}))
+            asked = asyncio.create_task(ref.ask(Promise("lost")))
+            await settle()
+            with expect_dead_letters(system, Settle):
+                ref.tell(Settle("lost", "boom"))
+                with pytest.raises(ActorFailed, match="BoomError"):
+                    await asked
 
     run(main)

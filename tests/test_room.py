@@ -1,16 +1,19 @@
 """Python's door on a whole house: everything that an agent can be asked for."""
 
 import asyncio
+import datetime
+import enum
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+import pydantic
 import pytest
 
-from greenroom.actors.handle import Agent
-from greenroom.actors.reply import AnswerIncomplete
+from greenroom.actors.handle import Agent, TurnOptions
+from greenroom.actors.reply import AnswerIncomplete, AnswerRejected
 from greenroom.actors.room import Room
 from greenroom.actors.tools import FunctionTool
 from greenroom.runtime.errors import Conflict, InvalidRequest, NotFound
@@ -198,6 +201,84 @@ def test_answers_of_a_given_type(rooms: Rooms, room: Room, name: str) -> None:
         with pytest.raises(AnswerIncomplete) as cut:
             await judge.say("Well?", schema=Verdict, max_tokens=2)
         assert cut.value.reply.finish_reason == "length"
+
+    rooms.run(scenario())
+
+
+class Mood(enum.Enum):
+    CALM = "calm"
+    CROSS = "cross"
+
+
+class Card(pydantic.BaseModel):
+    kind: Literal["card"]
+    number: Annotated[str, pydantic.Field(pattern=r"^[0-9]{4}$")]
+
+
+class Cash(pydantic.BaseModel):
+    kind: Literal["cash"]
+    coins: Annotated[list[Literal[1, 2, 5]], pydantic.Field(min_length=1, max_length=3)]
+
+
+class Order(pydantic.BaseModel):
+    """All that a schema of pydantic's is usually made of."""
+
+    mood: Mood
+    day: datetime.date
+    tip: Annotated[float, pydantic.Field(ge=0, le=5)] | None
+    pay: Annotated[Card | Cash, pydantic.Field(discriminator="kind")]
+    table: tuple[bool, Annotated[int, pydantic.Field(gt=0, lt=40)]]
+    guests: Annotated[int, pydantic.Field(alias="numGuests", ge=1, le=9)]
+    spare: Annotated[dict[str, bool], pydantic.Field(max_length=0)] = {}
+
+
+class Odd(pydantic.BaseModel):
+    number: Literal[2, 4]
+
+    @pydantic.field_validator("number")
+    @classmethod
+    def _is_odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("not odd")
+        return value
+
+
+def test_answers_of_pydantic_models(rooms: Rooms, room: Room, name: str) -> None:
+    async def scenario() -> None:
+        waiter = await room.spawn(name)
+        reply = await waiter.say("Well?", schema=Order, temperature=0, max_tokens=200)
+        order: Order = reply.value
+        assert isinstance(order.pay, Card | Cash)
+        assert 1 <= order.guests <= 9
+        assert Order.model_validate_json(reply.text) == order
+        with pytest.raises(AnswerRejected, match="not odd") as refused:
+            await waiter.say("Well?", schema=Odd, max_tokens=20)
+        assert refused.value.reply.head == (await waiter.info()).head, "it is remembered"
+        with pytest.raises(AnswerIncomplete):
+            await waiter.say("Well?", schema=Order, max_tokens=2)
+
+    rooms.run(scenario())
+
+
+class Node(pydantic.BaseModel):
+    """It refers to itself."""
+
+    value: Literal[0, 1]
+    next: "Node | None" = None
+
+
+class Numbers(pydantic.RootModel[list[Literal[1, 2]]]):
+    root: Annotated[list[Literal[1, 2]], pydantic.Field(min_length=2, max_length=2)]
+
+
+def test_pydantic_models_that_refer_to_themselves_or_are_no_objects(
+    rooms: Rooms, room: Room, name: str
+) -> None:
+    async def scenario() -> None:
+        bob = await room.spawn(name)
+        options = TurnOptions(sampling=Sampling(temperature=1, seed=5), max_tokens=300)
+        assert isinstance((await bob.say("Count.", schema=Node, **options)).value, Node)
+        assert len((await bob.say("Count.", schema=Numbers, **options)).value.root) == 2
 
     rooms.run(scenario())
 

@@ -1,19 +1,30 @@
 """Scenes with agents that have no model: orders, whispers, votes and crashes, in virtual time."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from greenroom.actors.interjection import line_of
 from greenroom.actors.scene_messages import Interrupted, Speaking, Tell, Token
-from greenroom.runtime.errors import Conflict, GreenroomError, InvalidRequest, NotFound, StageFailed
+from greenroom.runtime.constraint import JsonAnswer
+from greenroom.runtime.errors import (
+    ActorStopped,
+    Conflict,
+    GreenroomError,
+    InvalidRequest,
+    NotFound,
+    StageFailed,
+)
 from greenroom.runtime.records import ChatMessage
-from greenroom.runtime.scenario import Member, Phase, Scenario, Vote, checked
+from greenroom.runtime.scenario import Member, Order, Phase, Scenario, Vote
+from greenroom.runtime.scene_file import checked
 from greenroom.runtime.testkit import run
 from greenroom.runtime.transcript import (
     Call,
@@ -307,15 +318,159 @@ def test_a_turn_that_fails_is_taken_again_and_a_stage_that_stays_down_stops_the_
     assert [e.reason for e in entries_of(world) if isinstance(e, Silence)] == ["failed"]
 
 
+def test_when_all_is_over_a_vote_can_still_be_held() -> None:
+    house = Repertory(World(), answer)
+
+    async def main() -> None:
+        evening = Evening(house)
+        async with evening.system:
+            await evening.scenes.create("", scenario(Phase(turns=1)))
+            await all_of(await evening.scenes.perform("", "s"))
+            vote = Vote(question="Tea?", options=OPTIONS, method="ranked")
+            tally = await evening.scenes.tally("", "s", vote)
+            assert tally.num_valid + tally.num_invalid == 3
+            assert await all_of(await evening.scenes.perform("", "s")) == []
+
+    run(main)
+    (held,) = (e for e in house.requests if e.constraint is not None and e.agent == "bob")
+    assert held.constraint == JsonAnswer(
+        {"type": "array", "items": {"enum": list(OPTIONS)}, "minItems": 3, "maxItems": 3}, "choice"
+    )
+
+
+def test_a_model_that_cannot_be_held_to_the_options_is_asked_freely() -> None:
+    house = Repertory(World(), answer, ["bound"] * 3)
+
+    async def main() -> None:
+        evening = Evening(house)
+        async with evening.system:
+            await evening.scenes.create("", scenario())
+            tally = await evening.scenes.tally("", "s", Vote(question="Tea?", options=OPTIONS))
+            assert tally.num_absent == 0
+
+    run(main)
+    assert [r.constraint is None for r in house.requests] == [False] * 3 + [True] * 3
+
+
+def test_two_scenes_share_an_agent_who_hears_and_says_everything_once() -> None:
+    house = Repertory(World(), answer)
+    plans = [
+        checked(Scenario(name=name, members=members, phases=(Phase(turns=8),)))
+        for name, members in (
+            ("one", (Member(name="ann", agent="ann"), Member(name="bob", agent="bob"))),
+            ("two", (Member(name="bob", agent="bob"), Member(name="cid", agent="cid"))),
+        )
+    ]
+
+    async def main() -> None:
+        evening = Evening(house)
+        async with evening.system:
+            for plan in plans:
+                await evening.scenes.create("", plan)
+            channels = [await evening.scenes.perform("", plan.name) for plan in plans]
+            await asyncio.gather(*(all_of(channel) for channel in channels))
+
+    run(main)
+    world = house.world
+    lines = [e for entries in world.entries.values() for e in entries if isinstance(e, Line)]
+    assert len(lines) == 16
+    keys = [m.key for m in world.memories["bob"] if m.key]
+    assert len(set(keys)) == len(keys)
+    known = {m.content for m in world.memories["bob"]}
+    last = max(x.number for x in lines if x.speaker == "bob")
+    assert {x.text for x in lines if x.speaker == "bob" or x.number < last - 4} <= known
+
+
+def test_who_is_forgotten_in_mid_scene_is_itself_again_and_remembers_from_there() -> None:
+    house = Repertory(World(), answer)
+
+    async def main() -> None:
+        evening = Evening(house)
+        scenes = evening.scenes
+        async with evening.system:
+            members = tuple(Member(name=n, agent=n, system=f"You are {n}.") for n in NAMES[:3])
+            await scenes.create("", checked(Scenario(name="s", members=members)))
+            async with await scenes.perform("", "s", turns=9) as events:
+                async for event in events:
+                    if isinstance(event, Line) and event.speaker == "bob":
+                        await house.forget("", "bob")
+                        house.spawned.clear()
+                        break
+                _ = [event async for event in events]
+
+    run(main)
+    assert next(r.system for r in house.spawned if r.name == "bob") == "You are bob."
+    assert speakers(house.world) == [*NAMES[:3]] * 3
+    known = [m.content for m in house.world.memories["bob"]]
+    assert "utterance 1 of ann" not in known
+    assert {f"utterance {n} of {NAMES[(n - 1) % 3]}" for n in range(3, 9)} <= set(known)
+
+
+def test_a_scene_that_is_deleted_while_it_runs_stops_and_its_name_is_free() -> None:
+    house = Repertory(World(), answer)
+
+    async def main() -> None:
+        evening = Evening(house)
+        scenes = evening.scenes
+        async with evening.system:
+            await scenes.create("", scenario())
+            performing = await scenes.perform("", "s", turns=99)
+            watching = await scenes.watch("", "s")
+            await anext(performing)
+            await scenes.delete("", "s")
+            with pytest.raises(ActorStopped):
+                await all_of(performing)
+            assert not [e for e in await all_of(watching) if isinstance(e, Ended)]
+            assert house.talking == 0
+            await scenes.create("", scenario(max_turns=1))
+            assert (await scenes.info("", "s")).turns == 0
+            await all_of(await scenes.perform("", "s"))
+
+    run(main)
+
+
+def test_a_transcript_of_a_thousand_lines() -> None:
+    world = World()
+    perform(world, scenario(Phase(turns=1000), names=NAMES[:2]))
+    assert speakers(world) == [*NAMES[:2]] * 500
+    assert len(Transcript(scenario(names=NAMES[:2]), entries_of(world)).lines) == 1000
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        (Tell("Hi.", "Zoe\u0308"), "is_member"),
+        (Tell("Hi.", "ZO\u00cb"), "is_member"),
+        (Tell("Hi.", "Eve\nzo\u00eb"), "invalid_name"),
+        (Tell("Hi.", " "), "invalid_name"),
+        (Tell("Hi.", None, ()), "empty_array"),
+        (Tell("Hi.", None, ("eve",)), "no_such_member"),
+        (Tell(" \n"), "empty_string"),
+    ],
+)
+def test_nobody_speaks_for_a_member_or_to_nobody(told: Tell, code: str) -> None:
+    so_far = Transcript(scenario(names=("zo\u00eb", "bob")))
+    with pytest.raises(InvalidRequest) as refused:
+        line_of(so_far, told)
+    assert refused.value.code == code
+
+
+def test_whispers_find_their_member_however_its_name_is_composed() -> None:
+    line = line_of(
+        Transcript(scenario(names=("zo\u00eb", "bob"))), Tell("Psst.", None, ("zoe\u0308",))
+    )
+    assert line.to == ("zo\u00eb",)
+
+
 # -- whatever happens
 
 
 def plans() -> st.SearchStrategy[Scenario]:
     names = st.sampled_from([NAMES[:2], NAMES[:3], NAMES])
 
-    def phases(of: Sequence[str]) -> st.SearchStrategy[Phase]:
+    def phases(of: Sequence[str], order: str) -> st.SearchStrategy[Phase]:
         some = st.none() | st.lists(st.sampled_from(of), min_size=1, unique=True).map(tuple)
-        order = st.sampled_from(["turn_by_turn", "round_robin", "broadcast", "moderated", "free"])
+        speakers = st.none() | st.lists(st.sampled_from(of), min_size=1, max_size=4).map(tuple)
         vote = st.builds(
             Vote,
             question=st.just("What shall we drink?"),
@@ -325,27 +480,45 @@ def plans() -> st.SearchStrategy[Scenario]:
         )
         return st.builds(
             Phase,
-            order=order,
+            order=st.just(order),
             cast=some,
+            speakers=speakers if order == "turn_by_turn" else st.none(),
             turns=st.integers(1, 6),
             moderator=st.sampled_from(of),
             opening=st.sampled_from(["", "The curtain rises."]),
-            whispers=st.dictionaries(st.sampled_from(of), st.just("A secret."), max_size=2),
+            whispers=st.lists(st.sampled_from(of), max_size=2).map(
+                lambda names: {name: f"A secret for {name}." for name in names}
+            ),
             audience=some,
             vote=st.none() | vote,
         )
 
-    return names.flatmap(
-        lambda of: st.lists(phases(of), min_size=1, max_size=3).map(
-            lambda each: scenario(*each, names=of)
+    def scenarios(of: Sequence[str]) -> st.SearchStrategy[Scenario]:
+        each = st.sampled_from(get_args(Order)).flatmap(partial(phases, of))
+        ephemeral = st.none() | st.sampled_from(of)
+        return st.builds(
+            partial(scenario_of, of), st.lists(each, min_size=1, max_size=3), ephemeral
         )
-    )
+
+    return names.flatmap(scenarios)
+
+
+def scenario_of(names: Sequence[str], phases: Sequence[Phase], ephemeral: str | None) -> Scenario:
+    members = tuple(Member(name=n, agent=n, ephemeral=n == ephemeral) for n in names)
+    return checked(Scenario(name="s", members=members, phases=tuple(phases)))
+
+
+SAYINGS = st.lists(
+    st.tuples(st.floats(0.1, 12.0), st.sampled_from([None, ("ann",), ("ann", "bob")])), max_size=3
+)
+"""What a guest says: after so many seconds, and to whom."""
 
 
 whatever = given(
     plan=plans(),
     fates=st.lists(st.none() | st.sampled_from(FATES), max_size=12),
     deaths=st.lists(st.floats(0.1, 15.0), max_size=4),
+    sayings=SAYINGS,
     seed=st.integers(0, 2**16),
 )
 
@@ -353,9 +526,13 @@ whatever = given(
 @settings(max_examples=100, deadline=None)
 @whatever
 def test_whatever_fails_nothing_is_lost_or_said_twice_and_whispers_stay_secret(
-    plan: Scenario, fates: list[str | None], deaths: list[float], seed: int
+    plan: Scenario,
+    fates: list[str | None],
+    deaths: list[float],
+    sayings: list[tuple[float, tuple[str, ...] | None]],
+    seed: int,
 ) -> None:
-    survive(plan, fates, deaths, seed)
+    survive(plan, fates, deaths, sayings, seed)
 
 
 @pytest.mark.slow
@@ -363,27 +540,56 @@ def test_whatever_fails_nothing_is_lost_or_said_twice_and_whispers_stay_secret(
 @settings(max_examples=1500)
 @whatever
 def test_much_more_of_whatever_fails(
-    plan: Scenario, fates: list[str | None], deaths: list[float], seed: int
+    plan: Scenario,
+    fates: list[str | None],
+    deaths: list[float],
+    sayings: list[tuple[float, tuple[str, ...] | None]],
+    seed: int,
 ) -> None:
-    survive(plan, fates, deaths, seed)
+    survive(plan, fates, deaths, sayings, seed)
 
 
 def survive(
-    plan: Scenario, fates: Sequence[str | None], deaths: Sequence[float], seed: int
+    plan: Scenario,
+    fates: Sequence[str | None],
+    deaths: Sequence[float],
+    sayings: Sequence[tuple[float, tuple[str, ...] | None]],
+    seed: int,
 ) -> None:
     """Perform a scene in as many processes as die, and one that does not."""
     world = World()
     left = list(fates)
-    for death in [*deaths, None]:
+    said: list[Line] = []
+    for number, death in enumerate([*deaths, None]):
         house = Repertory(world, answer, left)
-        run(partial(_evening, house, plan, death), seed=seed)
+        guest = [
+            (after, Tell(f"guest {number}.{n}", "Eve", to)) for n, (after, to) in enumerate(sayings)
+        ]
+        run(partial(_evening, house, plan, death, guest, said), seed=seed)
         left = house.fates
     check(world, plan, has_crashed="crash" in fates or bool(deaths))
+    assert all(lines_of(world).count(line) == 1 for line in said), "what was told is there, once"
 
 
-async def _evening(house: Repertory, plan: Scenario, death: float | None) -> None:
-    """Perform to the end, again and again where something stops it, or until the power is cut."""
+async def _evening(
+    house: Repertory,
+    plan: Scenario,
+    death: float | None,
+    guest: Sequence[tuple[float, Tell]],
+    said: list[Line],
+) -> None:
+    """Perform to the end, again and again where something stops it, or until the power is cut.
+
+    What a guest was told to have said is in ``said``.
+    """
     evening = Evening(house)
+
+    async def speak_up(after: float, told: Tell) -> None:
+        await asyncio.sleep(after)
+        with contextlib.suppress(GreenroomError):
+            said.append(await evening.scenes.tell("", "s", told))
+
+    talking = [asyncio.ensure_future(speak_up(*each)) for each in guest]
     async with asyncio.timeout(None) as limit:
         if death is not None:
             asyncio.get_running_loop().call_later(death, evening.die)
@@ -399,6 +605,9 @@ async def _evening(house: Repertory, plan: Scenario, death: float | None) -> Non
         except asyncio.CancelledError:
             if death is None:
                 raise
+    for task in talking:
+        task.cancel()
+    await asyncio.gather(*talking, return_exceptions=True)
     await evening.system.shutdown(1.0)
 
 
@@ -412,8 +621,12 @@ def check(world: World, plan: Scenario, *, has_crashed: bool) -> None:
     closed = [e.cue for e in ends if e.cue is not None]
     cues = {e.number: e for e in entries if isinstance(e, Cue)}
     assert sorted(closed) == sorted(cues), "every cue has one end"
-    for name in plan.names:
-        _check_memory(world, uid, so_far, cues, name, in_order=not has_crashed)
+    for member in plan.members:
+        if member.ephemeral:
+            _check_ephemeral(world, uid, so_far, member.name)
+        else:
+            _check_memory(world, uid, so_far, cues, member.name, in_order=not has_crashed)
+        _check_secrets(world, so_far, member.name)
     _check_votes(entries)
     _check_orders(plan, entries)
 
@@ -445,17 +658,32 @@ def _check_memory(
     may_know = {f"{uid}.{x.number}" for x in so_far.lines if reaches(x, name)}
     heard = [m.key for m in memory if m.heard and m.key is not None]
     assert set(heard) <= may_know
-    secrets = {x.text for x in so_far.lines if x.to is not None and x.speaker is not None}
-    secrets -= {x.text for x in so_far.as_heard_by(name)}
-    for agent, prompt in world.prompts:
-        if agent == name:
-            assert not secrets & {m.content for m in prompt}, "a whisper is for its hearers only"
     last = max((c.horizon for c in cues.values() if c.speaker == name and c.number in
                 {e.cue for e in so_far.entries if isinstance(e, Line)}), default=0)  # fmt: skip
     must = [f"{uid}.{x.number}" for x in so_far.lines if reaches(x, name) and x.number < last]
     assert set(must) <= set(heard), "nothing is lost"
     if in_order:
         assert heard == sorted(heard, key=lambda key: int(str(key).split(".")[1]))
+
+
+def _check_secrets(world: World, so_far: Transcript, name: str) -> None:
+    secrets = {x.text for x in so_far.lines if x.to is not None}
+    secrets -= {x.text for x in so_far.as_heard_by(name)}
+    for agent, prompt in world.prompts:
+        if agent.split("~")[0] == name:
+            assert not secrets & {m.content for m in prompt}, "a whisper is for its hearers only"
+    for agent, memory in world.memories.items():
+        if agent.split("~")[0] == name:
+            assert not secrets & {m.content for m in memory}
+
+
+def _check_ephemeral(world: World, uid: str, so_far: Transcript, name: str) -> None:
+    """It knows its phase, and who it was in the phases before is gone."""
+    last = so_far.phase
+    assert [a for a in world.memories if a.startswith(f"{name}~")] == [f"{name}~{last + 1}"]
+    keys = {m.key for m in world.memories[f"{name}~{last + 1}"] if m.key is not None}
+    of_phase = {f"{uid}.{e.number}" for e in so_far.entries if e.phase == last}
+    assert keys <= of_phase
 
 
 def _check_votes(entries: list[Entry]) -> None:
@@ -479,7 +707,7 @@ def _check_orders(plan: Scenario, entries: list[Entry]) -> None:
             for e in entries
             if isinstance(e, Cue) and e.phase == n and e.purpose == "speak"
         ]
-        cast = plan.cast(phase)
+        cast = phase.speakers or plan.cast(phase)
         assert len(cued) == plan.turns(phase)
         match phase.order:
             case "turn_by_turn" | "broadcast":

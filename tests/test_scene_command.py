@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 
 from greenroom.actors.cli import main
-from greenroom.actors.commands.scene import Stage
+from greenroom.actors.commands.playbill import Playbill
 from greenroom.actors.commands.status import Status
 from greenroom.runtime.ballot import Ballot
-from greenroom.runtime.scenario import read_scenario
+from greenroom.runtime.scene_file import read_scenario
 from greenroom.runtime.transcript import Cast, Ended, Line, PhaseBegun, Silence
 from tests.server import ROOT, make_home
 
@@ -22,7 +22,7 @@ def test_a_faulty_file_is_named_with_its_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "scene.toml"
-    file.write_text(FILE.read_text().replace('audience = ["Warden", "Danny"]', 'audience = ["D"]'))
+    file.write_text(FILE.read_text().replace('audience = ["Warden", "Marco"]', 'audience = ["D"]'))
     assert main(["scene", "run", str(file)]) == Status.MISTAKEN
     told = capsys.readouterr().err
     assert "scene.toml: phases[2].audience: 'D' is not a member" in told
@@ -34,7 +34,8 @@ def test_a_faulty_file_is_named_with_its_key(
 
 def test_a_scene_is_printed_for_people() -> None:
     out = Console(width=60, record=True, file=io.StringIO())
-    stage = Stage(read_scenario(FILE.read_text()), out)
+    scenario = read_scenario(FILE.read_text())
+    playbill = Playbill(scenario.names, out, scenario.phases)
     for entry in (
         PhaseBegun(number=0, phase=0),
         Line(number=1, phase=0, text="It [is] night."),
@@ -44,7 +45,7 @@ def test_a_scene_is_printed_for_people() -> None:
         Cast(number=5, phase=0, cue=4, poll=3, ballot=Ballot("Danny", "no", ())),
         Ended(number=6, phase=4, reason="finished"),
     ):
-        stage.show(entry)
+        playbill.show(entry)
     lines = [line.strip() for line in out.export_text().splitlines()]
     assert "The offer" in lines[0]
     assert lines[1:] == [

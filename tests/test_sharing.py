@@ -131,13 +131,15 @@ def test_who_waited_goes_on_alone_when_the_first_is_cancelled(model: Any) -> Non
 
 
 def test_the_foreground_does_not_wait_for_what_is_only_heard(llama: Any) -> None:
-    rig = StageRig(llama)
+    """It takes what there is of it."""
+    rig = StageRig(llama, chunk_tokens=20)
     rig.submit(1, question(1), 0, system_end=SYSTEM, background=True, scope="s")
     rig.stage.step()
     send(rig, 2, question(2))
     rig.stage.step()
-    assert started(rig, 2) == 0
+    assert started(rig, 2) == 20
     rig.run()
+    assert rig.tokens(2) == alone(llama, question(2), 6)
 
 
 def test_branches_of_one_trunk_have_one_decoded_copy_of_it(llama: Any) -> None:
@@ -271,3 +273,19 @@ def test_a_second_answer_to_a_prompt_needs_one_token_more(llama: Any) -> None:
     assert [rig.tokens(uid) for uid in range(4)] == [alone(llama, question(1), 6)] * 4
     assert rig.done(0).segments
     assert not any(rig.done(uid).segments for uid in (1, 2, 3))
+
+
+def test_a_second_answer_gives_the_prompt_to_the_third_once_the_first_is_gone(model: Any) -> None:
+    rig = StageRig(model, chunk_tokens=64, schedule="adaptive")
+    for uid in range(4):
+        rig.submit(uid, question(1), 6, system_end=SYSTEM, scope="s", encodes=not uid)
+    gone: set[int] = set()
+    while len(gone) < 4:
+        rig.stage.step()
+        for uid in range(4):
+            if uid not in gone and rig.reason(uid) is not None:
+                rig.stage.finish(uid, 0 if uid else 6)
+                gone.add(uid)
+    assert [started(rig, uid) for uid in range(4)] == [0, *[len(question(1)) - 1] * 3]
+    assert rig.stage.counters.prefill_tokens == len(question(1)) + 3
+    assert [rig.tokens(uid) for uid in range(4)] == [alone(model, question(1), 6)] * 4

@@ -14,7 +14,11 @@ import uvloop
 
 from greenroom.actors.app import open_house
 from greenroom.actors.http import serve_http
+from greenroom.actors.scene_messages import Interrupted, Token
+from greenroom.runtime.errors import ActorStopped
 from greenroom.runtime.layers import load_settings
+from greenroom.runtime.scenario import Member, Scenario
+from greenroom.runtime.scene_file import checked
 from tests.house import SmallHouse, run, visiting
 from tests.zoo import save_checkpoint
 
@@ -245,3 +249,28 @@ def test_only_the_administrators_key_opens_these_routes() -> None:
                 assert (await client.request(method, f"/admin/{path}")).status == 404
 
     run(scenario())
+
+
+def test_a_scene_stops_before_its_agents_do_also_after_a_swap(models: Path, tmp_path: Path) -> None:
+    """Its members come with the model, and so later than the theatre."""
+
+    async def scenario() -> None:
+        overrides = {"home": str(tmp_path / "home"), "model.name": str(models / "one")}
+        settings = (await asyncio.to_thread(load_settings, overrides=overrides)).settings
+        async with open_house(settings) as house:
+            await house.swap(str(models / "two"))
+            members = (Member(name="ann"), Member(name="bob"))
+            await house.scenes.create("", checked(Scenario(name="tea", members=members)))
+            channel = await house.scenes.perform("", "tea", turns=500)
+            async for event in channel:
+                if isinstance(event, Token):
+                    break
+
+        async def rest() -> None:
+            async for event in channel:
+                assert not isinstance(event, Interrupted)
+
+        with pytest.raises(ActorStopped, match="theatre"):
+            await rest()
+
+    uvloop.run(scenario())

@@ -49,7 +49,7 @@ def _running(verb: Verb) -> Callable[[argparse.Namespace], int]:
     """The command that has ``verb`` done in the room that is meant, and prints what it gives."""
 
     def run(options: argparse.Namespace) -> int:
-        with reached(options) as room:
+        with reached(options, dark=True) as room:  # none of it needs the model
             shown = verb(room, options)
         if options.json:
             print_json(shown)

@@ -28,8 +28,11 @@ def reach_options() -> argparse.ArgumentParser:
 
 
 @contextmanager
-def reached(options: argparse.Namespace) -> Iterator["SyncRoom"]:
-    """The room that the options mean. Raises what ``greenroom.open`` and ``connect`` raise."""
+def reached(options: argparse.Namespace, *, dark: bool = False) -> Iterator["SyncRoom"]:
+    """The room that the options mean; a ``dark`` one of this process has not loaded its model.
+
+    Raises what ``greenroom.open`` and ``connect`` raise.
+    """
     with mlx_needed():
         from greenroom.actors.room import connect_room, open_settings
         from greenroom.actors.sync import in_step
@@ -41,7 +44,7 @@ def reached(options: argparse.Namespace) -> Iterator["SyncRoom"]:
         return
     settings = effective(options).settings
     try:
-        with in_step(lambda: open_settings(settings)) as room:
+        with in_step(lambda: open_settings(settings, dark=dark)) as room:
             yield room
     except StoreBusy as error:
         raise Unavailable(f"{error}; or reach its agents with --url") from error
