@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
 from functools import partial
 from typing import assert_never
 
@@ -22,40 +21,35 @@ from greenroom.actors.agent_messages import (
 from greenroom.actors.choice import Choice, Terms, asks_much, siblings, terms, together
 from greenroom.actors.company import Company
 from greenroom.actors.custodian_messages import Erase
+from greenroom.actors.drafting import Drafting
 from greenroom.actors.gpu_messages import Discard
 from greenroom.actors.hearing import Hearing
 from greenroom.actors.memory import Memory
 from greenroom.actors.outbox import Outbox
-from greenroom.actors.shortening import Shortening
 from greenroom.actors.store_messages import Branch, Retire
 from greenroom.actors.turn import (
     Answer,
     Draft,
     answered,
-    bare_prompt,
     clip_max_tokens,
     fill_sampling,
     find_segment,
-    whole_history,
 )
 from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.errors import ActorStopped, ChannelCancelled, MailboxFull, NotFound
-from greenroom.runtime.hearsay import rendered_prompt
 from greenroom.runtime.job import Job, JobDone
 from greenroom.runtime.overflow import fullness
 from greenroom.runtime.records import (
-    ChatMessage,
     Forgotten,
     TextDelta,
     Timings,
     TurnDone,
     TurnEvent,
-    TurnRequest,
     TurnStarted,
     Usage,
 )
-from greenroom.runtime.segments import Piece, chain_length
+from greenroom.runtime.segments import chain_length
 
 
 class AgentActor(Actor[AgentMessage]):
@@ -144,21 +138,15 @@ class AgentActor(Actor[AgentMessage]):
         await self._hearing.pause()
         # Who brings the whole history decides what is in it; what is heard comes after it.
         heard = self._hearing.pending if turn.request.mode == "say" else ()
-        chain = await self._memory.chain()
+        chain = await self._memory.chain(turn.request.follows)
         if (said := answered(turn.request, chain)) is not None:
             await self._repeat(turn, said, chain_length(chain))
             return
         if not turn.request.messages and turn.request.prompt is None:
             raise NotFound("nothing was answered under this key", param="key", code="unanswered")
         self._memory.warm(chain)
-        messages = whole_history(turn.request, chain, self._memory.system, heard)
-
-        async def drafted(told: Sequence[ChatMessage]) -> Draft:
-            return await self._drafted(turn.request, told, chain)
-
-        shortening = Shortening(self._key, self._company, self._memory)
-        draft = await drafted(messages)
-        draft, notices = await shortening.fit(turn.request, draft, drafted)
+        drafting = Drafting(self._key, self._company, self._memory)
+        draft, notices = await drafting.prompt(turn.request, chain, heard)
         max_tokens = clip_max_tokens(turn.request, draft.prompt, facts.context_window)
         draft, pieces = await self._memory.match(draft)
         sampling = fill_sampling(turn.request.sampling, facts)
@@ -167,24 +155,6 @@ class AgentActor(Actor[AgentMessage]):
         agreed = await asyncio.to_thread(agree) if asks_much(turn.request) else agree()
         job = self._memory.job(draft, pieces, agreed.sampling, max_tokens)
         await self._perform(turn, draft, job, agreed, len(heard), notices)
-
-    async def _drafted(
-        self, request: TurnRequest, messages: Sequence[ChatMessage], chain: Sequence[Piece]
-    ) -> Draft:
-        """The turn's prompt. Where a history leaves the agent's own chain it may follow another:
-        that of its own past, or of somebody with the same past."""
-        memory, frame = self._memory, self._memory.framed(request)
-
-        tokenized = bare_prompt(request) or rendered_prompt
-
-        async def drafted(on: Sequence[Piece]) -> Draft:
-            return await asyncio.to_thread(memory.draft, messages, on, tokenized, frame)
-
-        draft = await drafted(chain)
-        if request.mode == "say" or request.prompt is not None:
-            return draft
-        other = await memory.trace(draft)
-        return await drafted(other) if len(other) > draft.prompt.num_known else draft
 
     async def _repeat(self, turn: Turn, said: str, num_tokens: int) -> None:
         """Tell once more what was answered under this key: its caller did not get it, or forgot."""

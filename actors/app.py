@@ -36,7 +36,7 @@ from greenroom.runtime.claims import check_claims
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
 from greenroom.runtime.download import ensure_model
 from greenroom.runtime.errors import GreenroomError, StoreUnusable
-from greenroom.runtime.host import memory_limit, wire_memory
+from greenroom.runtime.host import memory_limit
 from greenroom.runtime.index import Index
 from greenroom.runtime.ledger import Ledger
 from greenroom.runtime.limits import StageLimits
@@ -55,7 +55,7 @@ from greenroom.runtime.spec import extract_spec
 from greenroom.runtime.stage import Stage
 from greenroom.runtime.system import System
 from greenroom.runtime.text import Text
-from greenroom.runtime.trial import serves_rows_together
+from greenroom.runtime.trial import record, serves_rows_together
 from greenroom.runtime.vault import Vault
 
 log = logging.getLogger("greenroom.stage")
@@ -159,7 +159,8 @@ def make_stage(
     facts = _facts(loaded, entry, path)
     stage = settings.stage
     max_batch_size, max_rows = (stage.max_batch_size, stage.max_rows) if stage.scheduler else (1, 1)
-    if max(max_batch_size, max_rows) > 1 and not serves_rows_together(loaded.model):
+    verdict = record(settings.home_path / "trials", loaded.fingerprint, loaded.device)
+    if max(max_batch_size, max_rows) > 1 and not serves_rows_together(loaded.model, verdict):
         log.warning(
             "%s gives other logits in a batch than alone (mlx-lm's fault): it is served one "
             "sequence at a time, as with stage.max_batch_size = 1",
@@ -176,7 +177,6 @@ def make_stage(
         memory_bytes=settings.stage.memory_budget_mb << 20 or memory_limit(),
         max_rows=max_rows,
     )
-    wire_memory()
     for line in facts.text.report.lines():
         log.info("the chat template of %s: %s", entry.name, line)
     model = last_position_head(loaded.model)

@@ -56,8 +56,8 @@ class _Family(msgspec.Struct, frozen=True):
 
 
 # Claude Code names subagents within a session, and nobody when the main agent speaks; Codex names
-# threads; OpenCode and OpenRouter give every agent a session of its own, and so does Dynamo, which
-# also says which request of a session is the last.
+# threads (and once wrote its session with an underscore); OpenCode and OpenRouter give every agent
+# a session of its own, and so does Dynamo, which also says which request of a session is the last.
 _FAMILIES = (
     _Family(
         "claude-code",
@@ -65,7 +65,7 @@ _FAMILIES = (
         "x-claude-code-agent-id",
         "x-claude-code-parent-agent-id",
     ),
-    _Family("codex", ("session-id",), "thread-id", "x-codex-parent-thread-id"),
+    _Family("codex", ("session-id", "session_id"), "thread-id", "x-codex-parent-thread-id"),
     _Family(
         "session",
         ("x-session-id", "x-session-affinity", "x-opencode-session"),
@@ -80,11 +80,13 @@ _FAMILIES = (
 )
 
 
-def session_hint(headers: Mapping[str, str], cache_key: str | None = None) -> SessionHint | None:
+def session_hint(
+    headers: Mapping[str, str], cache_key: str | None = None, conversation: str | None = None
+) -> SessionHint | None:
     """What a client tells of its own accord about who is speaking; None if it tells nothing.
 
-    ``headers`` are looked up by names in lower case. Values are the client's own: what makes no
-    legal name is hashed.
+    ``headers`` are looked up by names in lower case; a ``conversation`` is a session where they
+    tell of none. Values are the client's own: what makes no legal name is hashed.
     """
     for family in _FAMILIES:
         session = next((v for name in family.session if (v := _value(headers, name))), None)
@@ -104,6 +106,8 @@ def session_hint(headers: Mapping[str, str], cache_key: str | None = None) -> Se
             final=final,
             cache_key=cache_key,
         )
+    if conversation:
+        return SessionHint(name=_name("conversation", conversation, None), cache_key=cache_key)
     return SessionHint(cache_key=cache_key) if cache_key else None
 
 

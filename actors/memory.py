@@ -11,7 +11,7 @@ from greenroom.actors.company import Company
 from greenroom.actors.fetching import fetch
 from greenroom.actors.gpu_messages import Named
 from greenroom.actors.keeper_messages import Keep, Outline, Settle, Warm
-from greenroom.actors.roster import unknown
+from greenroom.actors.roster import no_response, unknown
 from greenroom.actors.store_messages import (
     Commit,
     FindAgent,
@@ -101,9 +101,12 @@ class Memory:
         with contextlib.suppress(MailboxFull, ActorStopped):  # then they are read when fetched
             self._company.keeper.tell(Warm(tuple(ours)))
 
-    async def chain(self) -> tuple[Piece, ...]:
-        """The chain up to the head."""
-        return await self._company.store.ask(Recall(self.head))
+    async def chain(self, at: str | None = None) -> tuple[Piece, ...]:
+        """The chain up to the head, or up to ``at`` another segment that the agent may have."""
+        chain = await self._company.store.ask(Recall(self.head if at is None else at))
+        if at is not None and (not chain or chain[-1].segment.namespace != self.scope):
+            raise no_response(at)
+        return chain
 
     def framed(self, request: TurnRequest) -> Frame:
         """What the turn's prompt is rendered with; a "say" that tells no tools and no variables

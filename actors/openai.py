@@ -58,8 +58,18 @@ class Unsupported(msgspec.Struct):
     web_search_options: Any = None
 
 
+class Conversation(msgspec.Struct):
+    """A conversation by its id."""
+
+    id: str
+
+
 class ChatBody(Options):
-    """The body of ``POST /v1/chat/completions``."""
+    """The body of ``POST /v1/chat/completions``.
+
+    With ``previous_response_id`` (the head that an answer has told) or a ``conversation`` the
+    messages are only what is new: what came before is remembered.
+    """
 
     model: str | None = None
     messages: list[Message] | None = None
@@ -68,6 +78,8 @@ class ChatBody(Options):
     max_completion_tokens: int | None = None
     agent: str | None = None
     prompt_cache_key: str | None = None
+    previous_response_id: str | None = None
+    conversation: str | Conversation | None = None
     n: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
@@ -114,11 +126,15 @@ def read_chat(body: bytes, *, headers: Mapping[str, str], namespace: str) -> Cha
     tools = read_tools(chat.tools)
     many = chat.parallel_tool_calls is not False
     may_call, forced = read_choice(chat.tool_choice, tools, many=many)
+    conversation = _conversation(chat)
+    is_continued = conversation is not None or chat.previous_response_id is not None
     turn = TurnRequest(
         messages=read_messages(chat.messages),
+        mode="say" if is_continued else "chat",
         agent=agent,
         namespace=namespace,
-        session=session_hint(headers, chat.prompt_cache_key),
+        session=session_hint(headers, chat.prompt_cache_key, conversation),
+        follows=chat.previous_response_id,
         max_tokens=_max_tokens(chat),
         stop=stops(chat),
         sampling=_sampling(chat),
@@ -130,6 +146,23 @@ def read_chat(body: bytes, *, headers: Mapping[str, str], namespace: str) -> Cha
         n=chat.n or 1,
     )
     return ChatCall(turn, model, bool(chat.stream), wants_usage(chat.stream_options, chat.stream))
+
+
+def _conversation(chat: ChatBody) -> str | None:
+    """The id of the conversation that is meant, if any."""
+    told = chat.conversation
+    if told is None:
+        return None
+    if chat.previous_response_id is not None:
+        raise InvalidRequest(
+            "conversation and previous_response_id exclude each other.",
+            param="conversation",
+            code="invalid_value",
+        )
+    found = told if isinstance(told, str) else told.id
+    if not found.strip():
+        raise InvalidRequest("conversation is empty.", param="conversation", code="empty_string")
+    return found
 
 
 def wants_usage(options: StreamOptions | None, stream: bool | None) -> bool:

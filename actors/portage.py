@@ -9,9 +9,9 @@ from typing import IO
 from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.company import Company
 from greenroom.actors.fetching import fetch
-from greenroom.actors.keeper_messages import Keep, Settle
+from greenroom.actors.keeper_messages import Keep, Outline, Settle
 from greenroom.actors.roster import taken
-from greenroom.actors.store_messages import Commit, Enrol, FindAgent, Known, Recall, Retire
+from greenroom.actors.store_messages import Commit, Enrol, Evict, FindAgent, Known, Recall, Retire
 from greenroom.actors.whole import whole
 from greenroom.runtime.codec import BadPayload, Payload, check
 from greenroom.runtime.errors import InvalidRequest
@@ -120,10 +120,13 @@ async def _settle(company: Company, key: AgentKey, parcel: Parcel) -> AgentInfo:
     segments: list[Segment] = []
     try:
         known = await _known(company, key)
-        await _keep(company, known.scope, parcel, segments)
+        bare = await _keep(company, known.scope, parcel, segments)
         if segments:
             head = segments[-1].id
             await company.store.ask(Commit(key, tuple(segments), head, manifest.frame))
+            held = await company.keeper.ask(Outline(bare))
+            gone = tuple(each for each, link in zip(bare, held, strict=True) if link is None)
+            await company.store.ask(Evict(gone))
     except BaseException:
         await company.store.ask(Retire(key))
         raise
@@ -132,8 +135,12 @@ async def _settle(company: Company, key: AgentKey, parcel: Parcel) -> AgentInfo:
     return (await _known(company, key)).info
 
 
-async def _keep(company: Company, scope: str, parcel: Parcel, segments: list[Segment]) -> None:
-    """Write the segments below their new addresses, one at a time."""
+async def _keep(
+    company: Company, scope: str, parcel: Parcel, segments: list[Segment]
+) -> tuple[str, ...]:
+    """Write the segments below their new addresses, one at a time; the ids of those that had been
+    evicted where they come from, so that only what they say is known."""
+    bare: list[str] = []
     found = parcel.segments()
     while (entry := await asyncio.to_thread(next, found, None)) is not None:
         segment, payload = entry
@@ -141,6 +148,9 @@ async def _keep(company: Company, scope: str, parcel: Parcel, segments: list[Seg
         segments.append(readdressed(segment, scope, parent))
         if payload is not None:
             await company.keeper.ask(Keep(((segments[-1], payload),)))
+        else:
+            bare.append(segments[-1].id)
+    return tuple(bare)
 
 
 async def _known(company: Company, key: AgentKey) -> Known:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.company import Company
-from greenroom.actors.store_messages import Branch, Dates, Enrol, FindAgent, Recall, Whose
+from greenroom.actors.store_messages import Branch, Dates, Enrol, FindAgent, Heir, Recall, Whose
 from greenroom.actors.turn import past
 from greenroom.runtime.errors import Conflict
 from greenroom.runtime.frame import Frame
@@ -23,7 +23,8 @@ AFTERLIFE_S = 3600.0
 
 
 class Recognition:
-    """The first that applies: a name, a client's session, a cache key, a remembered history."""
+    """The first that applies: a name, a client's session, the answer that a turn follows, a cache
+    key, a remembered history."""
 
     def __init__(self, company: Company) -> None:
         self._company = company
@@ -36,6 +37,8 @@ class Recognition:
             return AgentKey(request.namespace, request.agent)
         if hint.name is not None:
             return AgentKey(request.namespace, hint.name)
+        if request.follows is not None:
+            return await self._company.store.ask(Heir(request.namespace, request.follows))
         if hint.cache_key is not None:
             keyed = self._keys.get((request.namespace, hint.cache_key))
             if keyed is not None and await self._begins_alike(keyed, request):
@@ -55,12 +58,23 @@ class Recognition:
             return key
         if hint.cache_key is not None:
             self._note(request.namespace, hint.cache_key, key)
-        if hint.parent is not None:
-            await self._branch(AgentKey(request.namespace, hint.parent), key, request)
+        if (origin := await self.origin(request, key)) != key:
+            await self._branch(origin, key)
         if hint.final:
             last = SpawnRequest(namespace=key.namespace, name=key.name, ttl_s=AFTERLIFE_S)
             await self._company.store.ask(Enrol(last))
         return key
+
+    async def origin(self, request: TurnRequest, key: AgentKey) -> AgentKey:
+        """With whose memory the agent of a turn begins: its own, or its parent's that it
+        continues."""
+        hint = request.session or SessionHint()
+        if request.agent is not None or hint.parent is None:
+            return key
+        parent = AgentKey(request.namespace, hint.parent)
+        if await self._company.store.ask(FindAgent(key)) is not None:
+            return key
+        return parent if await self._remembering(request) == parent else key
 
     async def _remembering(self, request: TurnRequest) -> AgentKey | None:
         if request.prompt is not None:
@@ -84,11 +98,7 @@ class Recognition:
         opening = _opening(past(chain, None))
         return opening is not None and opening == _opening(request.messages)
 
-    async def _branch(self, parent: AgentKey, key: AgentKey, request: TurnRequest) -> None:
-        if await self._company.store.ask(FindAgent(key)) is not None:
-            return
-        if await self._remembering(request) != parent:
-            return
+    async def _branch(self, parent: AgentKey, key: AgentKey) -> None:
         known = await self._company.store.ask(FindAgent(parent))
         if known is not None:
             with contextlib.suppress(Conflict):  # made by another request of its own meanwhile

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from greenroom.actors.agent_messages import AgentKey
-from greenroom.runtime.errors import Conflict, NotFound
+from greenroom.runtime.errors import Conflict, InvalidRequest, NotFound
 from greenroom.runtime.frame import PLAIN, Frame
 from greenroom.runtime.records import Overflow, SpawnRequest
 from greenroom.runtime.rows import AgentRow, PinRow
@@ -207,6 +207,16 @@ def taken(name: str) -> Conflict:
     """An agent of this name is there already."""
     return Conflict(
         f"agent {name!r} exists already; choose another name", param="name", code="agent_exists"
+    )
+
+
+def no_response(name: str) -> InvalidRequest:
+    """The error for a turn that is to follow a segment which its caller has not."""
+    return InvalidRequest(
+        f"nothing is remembered under {name!r}: give the head that an answer has told "
+        "(X-Agent-Head, or greenroom.head in its body)",
+        param="previous_response_id",
+        code="previous_response_not_found",
     )
 
 

@@ -10,7 +10,7 @@ from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.company import Company
 from greenroom.actors.gpu_messages import Finish, Generate
 from greenroom.actors.memory import SILENT, Memory
-from greenroom.actors.store_messages import Pinned
+from greenroom.actors.store_messages import Pinned, Recall
 from greenroom.actors.turn import Draft
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import InvalidRequest
@@ -35,11 +35,12 @@ class Shortening:
         self._memory = memory
 
     async def fit(
-        self, request: TurnRequest, draft: Draft, drafted: Drafted
+        self, request: TurnRequest, draft: Draft, drafted: Drafted, *, ahead: bool = False
     ) -> tuple[Draft, tuple[str, ...]]:
         """The draft of a turn, shorter if it leaves no room for an answer, and what was done.
 
         It comes back as it is where the policy is "error", or where nothing can be left out.
+        ``ahead`` of the turn nothing is summarized: a few dots stand for what that would give.
         """
         window = self._company.facts.context_window
         # An answer of unknown length is given an eighth of the window to begin with.
@@ -63,7 +64,9 @@ class Shortening:
             if len(noted.prompt.tokens) > left:
                 room //= 2
                 continue
-            if summarized and (summary := await self._summary(draft, shorter, drafted)):
+            if summarized and (
+                summary := "..." if ahead else await self._summary(draft, shorter, drafted)
+            ):
                 return await drafted(shorter.joined(summary)), (_told(shorter, "summarized"),)
             return noted, (_told(shorter, "dropped"),)
         return draft, ()
@@ -85,10 +88,12 @@ class Shortening:
     async def _pinned(self, messages: Sequence[ChatMessage]) -> list[int]:
         """The places of messages that segments brought which the agent has pinned."""
         ids = await self._company.store.ask(Pinned(self._key))
+        # Where something was left out before, what is pinned is on a branch of its own by now.
+        chains = [await self._company.store.ask(Recall(each)) for each in ids]
         pinned = [
             msgspec.convert(message, ChatMessage)
-            for piece in (await self._memory.chain() if ids else ())
-            if piece.segment.id in ids
+            for chain in chains
+            for piece in chain[-1:]
             for message in piece.segment.messages
         ]
         return [n for n, message in enumerate(messages) if message in pinned]

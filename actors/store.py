@@ -9,7 +9,7 @@ from typing import TypeVar, assert_never
 
 from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.group_commit import Change, GroupCommit
-from greenroom.actors.roster import Roster, terms
+from greenroom.actors.roster import Roster, no_response, terms
 from greenroom.actors.store_messages import (
     Alteration,
     Branch,
@@ -19,6 +19,7 @@ from greenroom.actors.store_messages import (
     Evict,
     FindAgent,
     Forget,
+    Heir,
     Known,
     LetGo,
     ListAgents,
@@ -119,6 +120,8 @@ class Store(Actor[StoreMessage]):
                 return self._forest.chain(head)
             case Whose(namespace, rendered):
                 return self._roster.standing(self._forest.stand(namespace, rendered))
+            case Heir(namespace, segment):
+                return self._heir(namespace, segment)
             case Trace(namespace, rendered):
                 return self._forest.trace(namespace, rendered)
             case Dates(namespace):
@@ -214,6 +217,14 @@ class Store(Actor[StoreMessage]):
                 self._held[holder] = found[-1].segment.id
         return found
 
+    def _heir(self, namespace: str, segment: str) -> AgentKey | None:
+        heir = self._roster.standing(self._forest.onward(segment))
+        owner = (self._forest.scope(segment) or "").partition("/")
+        # Within a scope of its own only who has that may go on.
+        if segment not in self._forest or owner[0] != namespace or (owner[2] and heir is None):
+            raise no_response(segment)
+        return heir
+
     async def _evict(self, ids: tuple[str, ...]) -> tuple[str, ...]:
         needed = {
             piece.segment.id
@@ -250,7 +261,7 @@ class Store(Actor[StoreMessage]):
         self._roster.drop(key)
         self._held.pop(key, None)
         # What it had left behind on other branches is among what nobody reaches.
-        lost = await self._indexed(self._index.unreachable)
+        lost = await self._indexed(self._index.left)
         return tuple(each for each in lost if self._forest.scope(each) == scope)
 
     async def _pin(self, key: AgentKey, segment: str, *, pinned: bool) -> None:

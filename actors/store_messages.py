@@ -128,6 +128,16 @@ class Whose(Request[AgentKey | None], frozen=True):
     rendered: str
 
 
+class Heir(Request[AgentKey | None], frozen=True):
+    """The agent that stands at a segment, else one that has come from there, if there is any.
+
+    Raises InvalidRequest (param "previous_response_id") for a segment that the namespace has not.
+    """
+
+    namespace: str
+    segment: str
+
+
 class Trace(Request[tuple[Piece, ...]], frozen=True):
     """The chain that a prompt, given as text, follows as far as anybody remembers it."""
 
@@ -193,6 +203,7 @@ Question = (
     | FindAgent
     | ListAgents
     | Whose
+    | Heir
     | Trace
     | Dates
     | Pinned

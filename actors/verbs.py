@@ -1,6 +1,5 @@
 """What can be done with an agent's memory, besides letting it speak and hear."""
 
-import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 
 import msgspec
@@ -8,14 +7,14 @@ import msgspec
 from greenroom.actors.agent_messages import AgentKey, AgentMessage, Fork, Rollback, Vanish
 from greenroom.actors.company import Company
 from greenroom.actors.director_messages import DirectorMessage, Wake
+from greenroom.actors.drafting import Drafting
 from greenroom.actors.memory import Memory, outline
 from greenroom.actors.portage import exported, imported
 from greenroom.actors.recognition import Recognition
 from greenroom.actors.roster import unknown
 from greenroom.actors.store_messages import Enrol, FindAgent, Known, Pin, Pinned, Recall
-from greenroom.actors.turn import clip_max_tokens, find_segment, log_entries, whole_history
+from greenroom.actors.turn import answered, clip_max_tokens, find_segment, log_entries
 from greenroom.runtime.errors import InvalidRequest
-from greenroom.runtime.hearsay import rendered_prompt
 from greenroom.runtime.names import validate_name
 from greenroom.runtime.records import (
     AgentInfo,
@@ -26,7 +25,7 @@ from greenroom.runtime.records import (
     TurnRequest,
 )
 from greenroom.runtime.ref import Ref
-from greenroom.runtime.segments import Piece
+from greenroom.runtime.segments import Piece, chain_length
 
 
 class Verbs:
@@ -90,15 +89,18 @@ class Verbs:
         request = self._steady(request)
         facts.text.check_size(request.messages, facts.context_window)
         key = await self._recognition.known(request)
-        memory = Memory(key or AgentKey(request.namespace, ""), self._company)
+        begins = key or AgentKey(request.namespace, "")
+        begins = await self._recognition.origin(request, begins)
+        memory = Memory(begins, self._company)
         await memory.load()
-        chain = await memory.chain()
-        messages = whole_history(request, chain, memory.system)
-        frame = memory.framed(request)
-        draft = await asyncio.to_thread(memory.draft, messages, chain, rendered_prompt, frame)
+        chain = await memory.chain(request.follows)
+        name = key.name if key else None
+        if answered(request, chain) is not None:
+            return Probe(name, chain_length(chain), chain_length(chain))
+        drafting = Drafting(begins, self._company, memory)
+        draft, _ = await drafting.prompt(request, chain, ahead=True)
         clip_max_tokens(request, draft.prompt, facts.context_window)
-        cached = await memory.foresee(draft)
-        return Probe(key.name if key else None, len(draft.prompt.tokens), cached)
+        return Probe(name, len(draft.prompt.tokens), await memory.foresee(draft))
 
     async def forget(self, namespace: str, agent: str) -> Forgotten:
         """Erase an agent, once the turns that came before are over; see ``House``."""

@@ -26,9 +26,9 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import trim_prompt_cache
 
 from benchmarks.batches import Batches
-from greenroom.runtime.cache import restore
 from greenroom.runtime.codec import Payload
 from greenroom.runtime.loader import last_position_head, load, pick_device
+from greenroom.runtime.restore import restore
 from greenroom.runtime.spec import extract_spec
 from greenroom.runtime.vault import Vault
 

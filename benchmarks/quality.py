@@ -33,13 +33,14 @@ import numpy as np
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from benchmarks.figures import add_outputs, frontier, write_json
-from greenroom.runtime.cache import restore, slice_states
+from greenroom.runtime.cache import slice_states
 from greenroom.runtime.catalog import load_catalog
 from greenroom.runtime.codec import CODECS, DEFAULT_CODEC
 from greenroom.runtime.download import ensure_model
 from greenroom.runtime.encoding import encode
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.loader import load, pick_device
+from greenroom.runtime.restore import restore
 from greenroom.runtime.spec import CacheSpec, extract_spec
 
 SCORED = 256

@@ -24,11 +24,12 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-# Greenroom before MLX: it loads a fast BLAS, which must come first.
-from greenroom.runtime.cache import restore
 from greenroom.runtime.codec import CODECS, Codec, sides
 from greenroom.runtime.encoding import SegmentState, encode
 from greenroom.runtime.quantize import GROUP, TensorFormat
+
+# Greenroom before MLX: it loads a fast BLAS, which must come first.
+from greenroom.runtime.restore import restore
 from greenroom.runtime.segments import make_segment
 from greenroom.runtime.spec import CacheSpec, LayerSpec
 from greenroom.runtime.vault import Vault

@@ -1,27 +1,20 @@
-"""Surgery on mlx-lm's plain per-sequence caches: cut segments out of them, build them from rest.
+"""Surgery on mlx-lm's plain per-sequence caches: cut segments out of them, copy and lengthen them.
 
-Everything here runs on the MLX thread; only the decoding of bytes may be shared with a pool.
+Everything here runs on the MLX thread.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from typing import Any
 
 import mlx.core as mx
-import msgspec
 from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache
 
-from greenroom.runtime.codec import Payload, check, link, stored_rows
+from greenroom.runtime.codec import Payload, link
 from greenroom.runtime.encoding import (
     KVState,
     LayerState,
     SegmentState,
-    decode_rows,
-    decode_rows_into,
-    decode_state,
 )
-from greenroom.runtime.host import MLX_DTYPES, host_route, to_host
-from greenroom.runtime.quantize import Array
 from greenroom.runtime.resume import resume_at
 from greenroom.runtime.snapshot import Held, Rows, Snapshot, take
 from greenroom.runtime.spec import CacheSpec, LayerSpec, StateSpec, cells
@@ -77,66 +70,6 @@ def capacity_for(num_tokens: int) -> int:
     return -(-num_tokens // step) * step
 
 
-class _Build(msgspec.Struct):
-    """One attention layer under construction: positions from ``oldest`` to the sequence's end.
-
-    ``spans`` are (payload, first stored row, rows) in order. Rows that no span fills stay zero:
-    headroom at the end, and of a window the oldest row, which nothing attends to any more.
-    """
-
-    layer: int
-    cell: LayerSpec
-    capacity: int
-    front: int
-    spans: list[tuple[Payload, int, int]]
-
-    @property
-    def dtype(self) -> mx.Dtype:
-        return MLX_DTYPES[self.cell.dtype]
-
-    def shapes(self, rows: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shapes of K and V with so many rows."""
-        heads = self.cell.heads
-        return (1, heads, rows, self.cell.k_dim), (1, heads, rows, self.cell.v_dim)
-
-
-def restore(
-    spec: CacheSpec,
-    pieces: Sequence[tuple[Payload, int]],
-    headroom: int = 0,
-    pool: Executor | None = None,
-) -> list[Any]:
-    """The model's caches after the first ``used`` tokens of each payload, in order.
-
-    ``headroom`` more tokens fit without a reallocation, which would copy all before them. The
-    rows are bit for bit those of ``decode``. ``pool`` shares the work between threads where numpy
-    does it. Raises BadPayload when a payload does not fit the spec, ValueError when ``used`` is
-    not within it or the pieces do not hold all that is needed at their end (``resume_at`` tells
-    where they do).
-    """
-    for payload, used in pieces:
-        check(spec, payload)
-        if not 0 < used <= payload.num_tokens:
-            raise ValueError(f"{used} rows of a segment of {payload.num_tokens}")
-    length = sum(used for _, used in pieces)
-    if resume_position(spec, pieces, length) != length:
-        raise ValueError(f"these segments cannot be taken up at {length}")
-    plan = [
-        _plan(spec, pieces, index, cell, length, headroom)
-        for index, cell in enumerate(spec.layers)
-        if isinstance(cell, LayerSpec) and (length or (headroom and cell.kind == "full"))
-    ]
-    filled = _fill(spec, plan, pool) if host_route() else _concatenate(spec, plan)
-    states = dict(zip((build.layer for build in plan), filled, strict=True))
-    flat = [
-        _attention(cell, states.get(index), length)
-        if isinstance(cell, LayerSpec)
-        else _arrays(spec, pieces, index, cell)
-        for index, cell in enumerate(spec.layers)
-    ]
-    return _nest(flat, spec.lists)
-
-
 def branch(
     spec: CacheSpec, caches: Sequence[Any], held: Snapshot | None, position: int, headroom: int
 ) -> list[Any]:
@@ -158,16 +91,16 @@ def branch(
             first = max(0, position - cell.window)
             rows = kept.cut(first, position)
             front = position - first - rows[0].shape[2]
-            flat.append(_attention(cell, _padded(rows, front, 0), position))
+            flat.append(attention_cache(cell, padded(rows, front, 0), position))
         else:
             rows = (cache.keys[..., :position, :], cache.values[..., :position, :])
             spare = capacity_for(position + headroom) - position
-            flat.append(_attention(cell, _padded(rows, 0, spare), position))
+            flat.append(attention_cache(cell, padded(rows, 0, spare), position))
     mx.eval([cache.state for cache in flat])
-    return _nest(flat, spec.lists)
+    return nested(flat, spec.lists)
 
 
-def _padded(rows: KVState, front: int, back: int) -> KVState:
+def padded(rows: KVState, front: int, back: int) -> KVState:
     """The same with so many rows of zeros before and behind."""
     keys, values = (mx.pad(each, [(0, 0), (0, 0), (front, back), (0, 0)]) for each in rows)
     return keys, values
@@ -179,30 +112,7 @@ def resume_position(spec: CacheSpec, pieces: Sequence[tuple[Payload, int]], limi
     return resume_at(links, spec.windows, stateful=spec.stateful, limit=limit)
 
 
-def _plan(
-    spec: CacheSpec,
-    pieces: Sequence[tuple[Payload, int]],
-    layer: int,
-    cell: LayerSpec,
-    length: int,
-    headroom: int,
-) -> _Build:
-    windowed = cell.kind == "window"
-    oldest = max(0, length - cell.window) if windowed else 0
-    spans: list[tuple[Payload, int, int]] = []
-    at = 0
-    for payload, used in pieces:
-        stored = at + payload.num_tokens - stored_rows(spec, payload, layer)
-        first, end = max(oldest, stored), at + used
-        if first < end:
-            spans.append((payload, first - stored, end - first))
-        at = end
-    rows = sum(count for _, _, count in spans)
-    capacity = length - oldest if windowed else capacity_for(length + headroom)
-    return _Build(layer, cell, capacity, length - oldest - rows, spans)
-
-
-def _attention(cell: LayerSpec, state: KVState | None, length: int) -> Any:
+def attention_cache(cell: LayerSpec, state: KVState | None, length: int) -> Any:
     if cell.kind == "window":
         window = RotatingKVCache(cell.window)
         if state is not None:
@@ -215,64 +125,22 @@ def _attention(cell: LayerSpec, state: KVState | None, length: int) -> Any:
     return full
 
 
-def _arrays(
-    spec: CacheSpec, pieces: Sequence[tuple[Payload, int]], layer: int, cell: StateSpec
-) -> ArraysCache:
-    cache = ArraysCache(len(cell.arrays))
-    if pieces:
-        payload, used = pieces[-1]
-        cache.state = ([*decode_state(spec, payload, layer, payload.num_tokens - used)], None, None)
-    return cache
-
-
-def _nest(flat: list[Any], lists: Sequence[int]) -> list[Any]:
+def nested(flat: list[Any], lists: Sequence[int]) -> list[Any]:
     if not lists:
         return flat
     rest = iter(flat)
     return [CacheList(*(next(rest) for _ in range(size))) if size else next(rest) for size in lists]
 
 
-def _fill(spec: CacheSpec, plan: Sequence[_Build], pool: Executor | None) -> list[KVState]:
-    """Decode every segment straight into its rows of the final buffers: no copies, no joins."""
-    states: list[KVState] = []
-    for build in plan:
-        keys, values = (mx.zeros(shape, build.dtype) for shape in build.shapes(build.capacity))
-        # One evaluation per layer, so that the first pages are ready while the next are cleared.
-        mx.async_eval(keys, values)
-        states.append((keys, values))
+def reserve(caches: Sequence[Any], rows: int, headroom: int = 0) -> None:
+    """See to it that ``rows`` more fit behind the caches' own.
 
-    def fill(build: _Build, keys: Array, values: Array) -> None:
-        at = build.front
-        for payload, first, count in build.spans:
-            rows = slice(at, at + count)
-            decode_rows_into(spec, payload, build.layer, "k", keys[:, rows], first)
-            decode_rows_into(spec, payload, build.layer, "v", values[:, rows], first)
-            at += count
-
-    pending = []
-    for build, (keys, values) in zip(plan, states, strict=True):
-        views = (to_host(keys)[0], to_host(values)[0])
-        if pool is None:
-            fill(build, *views)
-        else:
-            pending.append(pool.submit(fill, build, *views))
-    for job in pending:
-        job.result()
-    return states
-
-
-def _concatenate(spec: CacheSpec, plan: Sequence[_Build]) -> list[KVState]:
-    states: list[KVState] = []
-    for build in plan:
-        at = [(p, build.layer, first, first + count) for p, first, count in build.spans]
-        keys = [decode_rows(spec, p, layer, "k", stop, start) for p, layer, start, stop in at]
-        values = [decode_rows(spec, p, layer, "v", stop, start) for p, layer, start, stop in at]
-        back = build.capacity - build.front - sum(n for _, _, n in build.spans)
-        for parts, side in ((keys, 0), (values, 1)):
-            if build.front:
-                parts.insert(0, mx.zeros(build.shapes(build.front)[side], build.dtype))
-            if back:
-                parts.append(mx.zeros(build.shapes(back)[side], build.dtype))
-        states.append((mx.concatenate(keys, axis=2), mx.concatenate(values, axis=2)))
-    mx.eval(states)
-    return states
+    Copies them where they do not, or where hardly any of the ``headroom`` would be left: with
+    the ``headroom`` then, and an eighth of their length, so that copies get rarer as they grow.
+    """
+    for cache in caches:
+        total = cache.offset + rows
+        if total + headroom // 4 > cache.keys.shape[2]:
+            spare = capacity_for(total + headroom + total // 8) - cache.offset
+            kept = (cache.keys[..., : cache.offset, :], cache.values[..., : cache.offset, :])
+            cache.keys, cache.values = padded(kept, 0, spare)

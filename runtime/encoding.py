@@ -6,6 +6,7 @@ Two routes read and write the same bytes: numpy in cache-sized blocks, where the
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import mlx.core as mx
@@ -49,8 +50,17 @@ class SegmentState(msgspec.Struct, frozen=True):
         return state
 
 
-def encode(codec: Codec, spec: CacheSpec, state: SegmentState) -> Payload:
-    """Encode one segment. On the MLX thread. States are kept as they are, whatever the codec."""
+_ROWS_AT_ONCE = 2048
+"""Of all layers and heads together: 512 KiB of float32 at a head size of 64."""
+
+
+def encode(
+    codec: Codec, spec: CacheSpec, state: SegmentState, pool: Executor | None = None
+) -> Payload:
+    """Encode one segment. On the MLX thread. States are kept as they are, whatever the codec.
+
+    ``pool`` shares the work between threads where numpy does it.
+    """
     mx.eval(state.layers)
     arrays: dict[str, Array] = {}
     for number, (cell, indices) in enumerate(spec.groups()):
@@ -58,12 +68,12 @@ def encode(codec: Codec, spec: CacheSpec, state: SegmentState) -> Payload:
         if isinstance(cell, StateSpec):
             arrays.update(_encode_states(number, cell, layers))
         else:
-            arrays.update(_encode_attention(number, cell, layers, codec))
+            arrays.update(_encode_attention(number, cell, layers, codec, pool))
     return Payload(codec.label, state.num_tokens, arrays)
 
 
 def _encode_attention(
-    number: int, cell: LayerSpec, layers: Sequence[Any], codec: Codec
+    number: int, cell: LayerSpec, layers: Sequence[Any], codec: Codec, pool: Executor | None
 ) -> Iterator[tuple[str, Array]]:
     rows = layers[0][0].shape[2]
     if not rows:  # a window that has moved past this segment
@@ -71,7 +81,8 @@ def _encode_attention(
     label = rows_label(cell, number, rows)
     for side, (which, fmt, dim) in enumerate(sides(cell, codec)):
         if dim:
-            for part, array in _encode_tensors([layer[side] for layer in layers], fmt).items():
+            tensors = [layer[side] for layer in layers]
+            for part, array in _encode_tensors(tensors, fmt, pool).items():
                 yield f"{label}.{which}.{part}", array
 
 
@@ -89,21 +100,41 @@ def _encode_states(
                 yield f"{number}.early{early}.{i}", stack
 
 
-def _encode_tensors(tensors: Sequence[mx.array], fmt: TensorFormat | None) -> dict[str, Array]:
+def _encode_tensors(
+    tensors: Sequence[mx.array], fmt: TensorFormat | None, pool: Executor | None
+) -> dict[str, Array]:
     if fmt is None:
         return {"raw": np.stack([to_host(tensor)[0] for tensor in tensors])}
     if host_route():
-        done = [quantize(as_float(to_host(tensor)[0]), fmt) for tensor in tensors]
+        done = _quantize_on_host([to_host(tensor)[0] for tensor in tensors], fmt, pool)
     else:
         done = [quantize_mlx.quantize(tensor[0], fmt) for tensor in tensors]
-    planes: dict[str, Array] = {
-        f"plane{i}": np.stack([q.planes[i] for q in done]) for i in range(len(fmt.planes))
-    }
+    heads = tensors[0].shape[1]
+
+    def stacked(parts: Sequence[Array]) -> Array:
+        return np.concatenate(parts).reshape(len(tensors), heads, *parts[0].shape[1:])
+
+    planes = {f"plane{i}": stacked([q.planes[i] for q in done]) for i in range(len(fmt.planes))}
     return {
         **planes,
-        "scale": np.stack([q.scale for q in done]),
-        "bias": np.stack([q.bias for q in done]),
+        "scale": stacked([q.scale for q in done]),
+        "bias": stacked([q.bias for q in done]),
     }
+
+
+def _quantize_on_host(
+    tensors: Sequence[Array], fmt: TensorFormat, pool: Executor | None
+) -> list[Quantized]:
+    """Several layers at once, one behind the other as if they were heads, where they are small."""
+    heads, rows, _ = tensors[0].shape
+    step = max(1, _ROWS_AT_ONCE // (heads * rows))
+    batches = [tensors[at : at + step] for at in range(0, len(tensors), step)]
+
+    def work(batch: Sequence[Array]) -> Quantized:
+        floats = [as_float(each) for each in batch]
+        return quantize(np.concatenate(floats) if len(floats) > 1 else floats[0], fmt)
+
+    return list((map if pool is None else pool.map)(work, batches))
 
 
 def decode(spec: CacheSpec, payload: Payload) -> SegmentState:

@@ -7,7 +7,7 @@ import msgspec
 from mlx_lm.models.cache import trim_prompt_cache
 
 from greenroom.runtime.admission import Backing, Decision, Holdings, Ledger, Verdict, admit
-from greenroom.runtime.cache import restore
+from greenroom.runtime.cache import reserve
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.errors import NoMemory, TooLargeForMemory
 from greenroom.runtime.host import release_memory
@@ -15,6 +15,7 @@ from greenroom.runtime.job import Emit, Encoded, HotWanted, JobRefused, JobWaits
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.plan import Lane, Phase
 from greenroom.runtime.resident import HEADROOM, Part, ResidentCaches, Span, can_be_resident
+from greenroom.runtime.restore import restore
 from greenroom.runtime.sequence import StageSequence
 from greenroom.runtime.spec import CacheSpec
 
@@ -46,7 +47,7 @@ class Entrance:
         limit = limits.memory_bytes
         self._ledger = Ledger(spec.float_bytes_per_token, spec.float_bytes_fixed, limit)
         self._most_resident = min(limits.resident_bytes, limit)
-        self._resident = ResidentCaches(spec, self._most_resident)
+        self._resident = ResidentCaches(spec, self._most_resident, pool)
         self._shut: set[Lane] = set()  # whose next sequence waits for memory
 
     @property
@@ -111,6 +112,7 @@ class Entrance:
         s.cache = self._resident.take(s.job.handle) or []
         if s.cache:
             trim_prompt_cache(s.cache, s.cache[0].offset - s.computed)
+            reserve(s.cache, s.headroom)
             return True
         spans = [Span(payload, 0, rows) for payload, rows in s.pieces()]
         s.cache = self._resident.borrow(s.parts, spans) or []

@@ -1,6 +1,7 @@
 """Everybody's memory, as trees of segments: which chains there are, and who stands where. Pure."""
 
 import bisect
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
@@ -97,6 +98,13 @@ class Forest:
             return chain(head, self._segments)
         except BrokenChain:
             return ()
+
+    def onward(self, segment_id: str) -> Iterator[str]:
+        """The ids of a segment and of all that goes on from it, the nearest first."""
+        waiting = deque([segment_id])
+        while waiting:
+            yield (each := waiting.popleft())
+            waiting += self._children.get(each, {})
 
     def match(self, namespace: str, tokens: Sequence[int]) -> tuple[Piece, ...]:
         """The longest remembered prefix of ``tokens`` in a namespace, in pieces from the root.

@@ -17,7 +17,7 @@ from greenroom.runtime.database import Database
 from greenroom.runtime.errors import StorageFailed, StoreBusy, StoreTooNew, StoreUnusable
 from greenroom.runtime.lineage import by_chain
 from greenroom.runtime.medium import Medium, make_durable_folder
-from greenroom.runtime.reach import remove_unneeded, rows, unreachable
+from greenroom.runtime.reach import left, remove_unneeded, rows, unreachable
 from greenroom.runtime.rows import AgentRow, Contents, PinRow, Rows
 from greenroom.runtime.schema import SCHEMA_VERSION, schema_of, upgrade
 from greenroom.runtime.segments import Segment, digest
@@ -84,13 +84,16 @@ class Index:
 
         The segments ``used`` have been so until the agent's ``last_used``.
 
-        A segment that is there already stays as it is, and is stored again if it was not.
+        A segment that is there already stays as it is, and is stored again if it was not; one that
+        is new is of the agent's making.
         """
+        maker = agent.created if agent is not None else None
         with self._database.transaction():
             self._db.executemany(
-                f"INSERT INTO segments ({_SEGMENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+                f"INSERT INTO segments ({_SEGMENT_COLUMNS}, maker) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET stored = 1, last_used = excluded.last_used",
-                [_row(each) for each in segments],
+                [(*_row(each), maker) for each in segments],
             )
             if agent is not None:
                 self._db.executemany(
@@ -177,6 +180,10 @@ class Index:
     def unreachable(self, held: Iterable[str] = ()) -> tuple[str, ...]:
         """Segments that no agent's head, no pin and none of the ``held`` segments needs."""
         return unreachable(self._db, held)
+
+    def left(self) -> tuple[str, ...]:
+        """What is unreachable and not of the making of any agent that there still is."""
+        return left(self._db)
 
     def remove(self, segment_ids: Sequence[str]) -> None:
         """Forget segments: before their files are deleted, so that no row is left without one."""

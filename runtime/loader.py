@@ -4,6 +4,7 @@ Everything here creates arrays: call it on the thread that owns MLX.
 """
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -15,12 +16,14 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import (
     dequantize_model,
     get_total_parameters,
+    load_config,
     load_model,
     load_tokenizer,
 )
 
 from greenroom.runtime.errors import ModelUnavailable
 from greenroom.runtime.fingerprint import fingerprint
+from greenroom.runtime.host import wire_memory
 
 Device = Literal["cpu", "gpu"]
 
@@ -87,29 +90,33 @@ def load(
     Sets MLX's default device. Raises ``ModelUnavailable``.
     """
     mx.set_default_device(mx.cpu if device == "cpu" else mx.gpu)
-    digest = fingerprint(path, sidecars=sidecars)
-    try:
-        model, config = load_model(path, lazy=True)
-        tokenizer = load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ModelUnavailable(f"mlx-lm cannot load {path}: {error}") from error
-    if device == "cpu":
-        if not lazy:
-            _check_memory(model)
-        _to_float32(model)
-    elif not lazy:
-        _wire_memory()
-    if not lazy:
-        mx.eval(model.parameters())
+    with ThreadPoolExecutor(2) as aside:  # while the weights are read
+        digest = aside.submit(fingerprint, path, sidecars=sidecars)
+        try:
+            config = load_config(path)
+            tokenizer = aside.submit(load_tokenizer, path, eos_token_ids=config.get("eos_token_id"))
+            model, config = load_model(path, lazy=True)
+            if device == "cpu":
+                if not lazy:
+                    _check_memory(model)
+                _to_float32(model)
+            elif not lazy:
+                wire_memory()
+            if not lazy:
+                mx.eval(model.parameters())
+            made = tokenizer.result()
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            digest.result()  # no model at all is the clearer reason
+            raise ModelUnavailable(f"mlx-lm cannot load {path}: {error}") from error
     window = _context_window(config)
     return LoadedModel(
         model=model,
-        tokenizer=tokenizer,
+        tokenizer=made,
         config=config,
         path=path,
         device=device,
         context_window=min(window, context_window or window),
-        fingerprint=digest,
+        fingerprint=digest.result(),
     )
 
 
@@ -132,12 +139,6 @@ def _to_float32(model: nn.Module) -> None:
 
 def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _wire_memory() -> None:
-    """Let Metal keep weights and caches resident; a model near the limit pages otherwise."""
-    if mx.metal.is_available():
-        mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
 
 
 def _context_window(config: dict[str, Any]) -> int:

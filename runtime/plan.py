@@ -15,7 +15,7 @@ from greenroom.runtime.cost import ChunkCost
 
 GRAIN = 16
 """The smallest adaptive chunk: below it a pass costs nearly as much for fewer tokens."""
-GAP_STEPS = 7
+GAP_STEPS = 6
 """Undisturbed decode steps that a chunk may take: with its own step, and what chunks miss their
 estimate by, a gap stays below ten of them."""
 

@@ -114,12 +114,11 @@ def quantize(x: Floats, fmt: TensorFormat) -> Quantized:
     groups = group_shape(dim)[0]
     shape = (heads, rows, groups) if fmt.axis == "token" else (heads, -(-rows // GROUP), width)
     scale, bias = np.empty(shape, np.float16), np.empty(shape, np.float16)
-    for head in range(heads):
+    for part in _together(heads, rows):
         for start, stop in _runs(rows, fmt):
-            step = 1 if fmt.axis == "token" else GROUP
-            at = slice(start // step, -(-stop // step))
+            at = _groups(start, stop, fmt)
             _quantize_run(
-                x[head, start:stop], fmt, codes[head, start:stop], scale[head, at], bias[head, at]
+                x[part, start:stop], fmt, codes[part, start:stop], scale[part, at], bias[part, at]
             )
     return Quantized(rows, pack(codes, fmt), scale, bias)
 
@@ -131,26 +130,26 @@ def dequantize_into(q: Quantized, fmt: TensorFormat, out: Array) -> None:
     """
     heads, used, dim = out.shape
     width = q.planes[0].shape[2]
-    step = 1 if fmt.axis == "token" else GROUP
-    direct = out.dtype == np.float32 and not fmt.rotated and width == dim
     matrix = rotation(width) if fmt.rotated else None
-    work = np.zeros((_BLOCK, width), np.float32)
+    direct = out.dtype == np.float32 and matrix is None and width == dim
     scale, bias = q.scale.astype(np.float32), q.bias.astype(np.float32)
-    for head in range(heads):
-        codes = _unpack([plane[head] for plane in q.planes], q.rows, fmt)
+    # A rotated block is always whole: a product of fewer rows may differ in its last bits.
+    parts = _together(heads, q.rows if matrix is None else _BLOCK)
+    work = np.zeros((parts[0].stop, _BLOCK if fmt.rotated else min(q.rows, _BLOCK), width), "f4")
+    for part in parts:
+        codes = _unpack([plane[part] for plane in q.planes], q.rows, fmt)
         for start, stop in _runs(q.rows, fmt):
             keep = min(stop, used) - start
             if keep <= 0:
                 break
-            at = slice(start // step, -(-stop // step))
+            at = _groups(start, stop, fmt)
             in_place = direct and keep == stop - start
-            values = out[head, start:stop] if in_place else work[: stop - start]
-            _scale(codes[start:stop], scale[head, at], bias[head, at], values, fmt.axis)
+            values = out[part, start:stop] if in_place else work[: len(codes), : stop - start]
+            _scale(codes[:, start:stop], scale[part, at], bias[part, at], values, fmt.axis)
             if matrix is not None:
-                # The whole block, always: a product of fewer rows may differ in its last bits.
-                values = rotate(work, matrix)
+                values = rotate(work[0], matrix)[None]
             if not in_place:
-                _store(values[:keep, :dim], out[head, start : start + keep])
+                _store(values[:, :keep, :dim], out[part, start : start + keep])
 
 
 def bfloat16_to_float(bits: npt.NDArray[np.uint16]) -> Floats:
@@ -182,12 +181,25 @@ def _runs(rows: int, fmt: TensorFormat) -> list[tuple[int, int]]:
     return runs if whole == rows else [*runs, (whole, rows)]
 
 
+def _together(heads: int, rows: int) -> list[slice]:
+    """Heads to work on at once: one where it fills a block, else as many as do."""
+    step = max(1, _BLOCK // max(1, rows))
+    return [slice(start, min(start + step, heads)) for start in range(0, heads, step)]
+
+
+def _groups(start: int, stop: int, fmt: TensorFormat) -> slice:
+    """Where the scales of these rows are."""
+    step = 1 if fmt.axis == "token" else GROUP
+    return slice(start // step, -(-stop // step))
+
+
 def _grouped(x: Array, scale: Array, axis: str) -> tuple[Array, tuple[int, ...]]:
-    """``x`` (rows, width) as groups, and the shape in which ``scale`` broadcasts over them."""
-    rows, width = x.shape
+    """``x`` (heads, rows, width) as groups, and the shape in which ``scale`` spreads over them."""
+    heads, rows, width = x.shape
+    count = scale.shape[2 if axis == "token" else 1]
     if axis == "token":
-        return x.reshape(rows, scale.shape[1], -1), (rows, scale.shape[1], 1)
-    return x.reshape(len(scale), -1, width), (len(scale), 1, width)
+        return x.reshape(heads, rows, count, -1), (heads, rows, count, 1)
+    return x.reshape(heads, count, -1, width), (heads, count, 1, width)
 
 
 def _quantize_run(x: Floats, fmt: TensorFormat, codes: Bytes, scale: Array, bias: Array) -> None:
@@ -196,7 +208,7 @@ def _quantize_run(x: Floats, fmt: TensorFormat, codes: Bytes, scale: Array, bias
     The codes are computed against the rounded float16 scale and bias, which absorbs their error.
     """
     groups, shape = _grouped(x, scale, fmt.axis)
-    reduced = 1 if fmt.axis == "channel" else 2
+    reduced = 2 if fmt.axis == "channel" else 3
     low, high = groups.min(axis=reduced), groups.max(axis=reduced)
     levels = 2**fmt.bits - 1
     step = _anchored(low, high, levels) if fmt.anchored else ((high - low) / levels, low)
@@ -250,16 +262,16 @@ def pack(codes: Bytes, fmt: TensorFormat) -> tuple[Bytes, ...]:
 
 
 def _unpack(planes: Sequence[Bytes], rows: int, fmt: TensorFormat) -> Bytes:
-    """Codes (rows, width) of one head from its planes."""
+    """Codes (heads, rows, width) from planes."""
     if fmt.bits == 8:
         return planes[0]
     codes: Bytes | None = None
     shift = 0
     for plane, bits in zip(planes, fmt.planes, strict=True):
-        share, depth, mask = 8 // bits, len(plane), (1 << bits) - 1
-        unpacked = np.empty((share * depth, plane.shape[1]), np.uint8)
+        share, depth, mask = 8 // bits, plane.shape[1], (1 << bits) - 1
+        unpacked = np.empty((len(plane), share * depth, plane.shape[2]), np.uint8)
         for part in range(share):
-            target = unpacked[part * depth : (part + 1) * depth]
+            target = unpacked[:, part * depth : (part + 1) * depth]
             if part == share - 1:  # nothing above it to mask away
                 np.right_shift(plane, part * bits, out=target)
             else:
@@ -268,8 +280,8 @@ def _unpack(planes: Sequence[Bytes], rows: int, fmt: TensorFormat) -> Bytes:
             unpacked <<= shift
         shift += bits
         if codes is None:
-            codes = unpacked[:rows]
+            codes = unpacked[:, :rows]
         else:
-            codes |= unpacked[:rows]
+            codes |= unpacked[:, :rows]
     assert codes is not None  # every format has a plane
     return codes

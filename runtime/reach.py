@@ -17,6 +17,9 @@ WITH RECURSIVE alive (id) AS (
 )
 SELECT id FROM segments WHERE id NOT IN (SELECT id FROM alive)
 """
+# Whose making nobody knows any more (an earlier greenroom, a mended row) counts as anybody's.
+_LEFT = f"""{_UNREACHABLE} AND (maker IS NULL OR maker NOT IN (SELECT created FROM agents))
+"""
 _REMOVE_UNNEEDED = """
 DELETE FROM segments WHERE id = ?
 AND NOT EXISTS (SELECT 1 FROM segments WHERE parent = ?)
@@ -43,6 +46,11 @@ def unreachable(db: sqlite3.Connection, held: Iterable[str]) -> tuple[str, ...]:
     """Ids of the segments that no head, no pin and none of the ``held`` needs."""
     encoded = msgspec.json.encode(list(held)).decode()
     return tuple(row[0] for row in db.execute(_UNREACHABLE, (encoded,)))
+
+
+def left(db: sqlite3.Connection) -> tuple[str, ...]:
+    """Ids of the unreachable segments that nobody made who is still there."""
+    return tuple(row[0] for row in db.execute(_LEFT, ("[]",)))
 
 
 def remove_unneeded(db: sqlite3.Connection, segment_id: str) -> bool:

@@ -103,6 +103,9 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     what the answer must be. Of ``n`` answers to the one prompt the agent remembers the first; the
     others have seeds of their own, made from the turn's. A bare ``prompt``, as text or as token
     ids, is continued as it is: it has no ``messages``, and its agent no name.
+
+    A "say" that ``follows`` a segment goes on from there, wherever its agent stands; without a name
+    it is for whoever stands there, or has come from there.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -120,6 +123,7 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     constraint: Constraint | None = None
     n: int = 1
     prompt: str | tuple[int, ...] | None = None
+    follows: str | None = None
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -2,15 +2,14 @@
 
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from typing import Any
+from concurrent.futures import Executor
 
-import mlx.core as mx
 import msgspec
 from mlx_lm.models.cache import KVCache
 
-from greenroom.runtime.cache import capacity_for, nbytes
+from greenroom.runtime.cache import nbytes, reserve
 from greenroom.runtime.codec import Payload
-from greenroom.runtime.encoding import decode_rows
+from greenroom.runtime.restore import overwrite
 from greenroom.runtime.spec import CacheSpec
 
 HEADROOM = 256
@@ -59,8 +58,9 @@ class ResidentCaches:
     holds of another's branch.
     """
 
-    def __init__(self, spec: CacheSpec, budget_bytes: int) -> None:
+    def __init__(self, spec: CacheSpec, budget_bytes: int, pool: Executor | None = None) -> None:
         self._spec = spec
+        self._pool = pool
         self._budget_bytes = budget_bytes
         self._copies: OrderedDict[int, _Copy] = OrderedDict()
         self.num_bytes = 0
@@ -165,17 +165,9 @@ class ResidentCaches:
 
     def _write(self, copy: _Copy, headroom: int = 0) -> None:
         """Write the pending rows over the turn's own, in place where there is room."""
-        rows = sum(span.rows for span in copy.pending)
-        for layer, cache in enumerate(copy.caches):
-            _reserve(cache, rows + headroom)
-            for span in copy.pending:
-                stop = span.first + span.rows
-                keys, values = (
-                    decode_rows(self._spec, span.payload, layer, which, stop, span.first)
-                    for which in ("k", "v")
-                )
-                cache.update_and_fetch(keys, values)
-        mx.eval([cache.state[:2] for cache in copy.caches])
+        spans = [(span.payload, span.first, span.rows) for span in copy.pending]
+        reserve(copy.caches, sum(span.rows for span in copy.pending), headroom)
+        overwrite(self._spec, copy.caches, spans, self._pool)
 
 
 def _common(one: Sequence[Part], two: Sequence[Part]) -> int:
@@ -204,17 +196,3 @@ def _after(spans: Sequence[Span], rows: int) -> list[Span]:
 def can_be_resident(caches: Sequence[object]) -> bool:
     """Whether these caches can be put together again from rows: all layers attend to everything."""
     return bool(caches) and all(type(cache) is KVCache for cache in caches)
-
-
-def _reserve(cache: Any, rows: int) -> None:
-    """See to it that ``rows`` more fit behind the cache's own; copies it where they do not."""
-    total = cache.offset + rows
-    if total > cache.keys.shape[2]:
-        spare = capacity_for(total) - cache.offset
-        cache.keys = _extended(cache.keys[..., : cache.offset, :], spare)
-        cache.values = _extended(cache.values[..., : cache.offset, :], spare)
-
-
-def _extended(rows: mx.array, spare: int) -> mx.array:
-    shape = (*rows.shape[:2], spare, rows.shape[3])
-    return mx.concatenate([rows, mx.zeros(shape, rows.dtype)], axis=2)

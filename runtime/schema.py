@@ -2,7 +2,7 @@
 
 import sqlite3
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # With row ids: a page of a table without them keeps only a thousand bytes of a row, and a record is
 # longer than that, so that every segment would have a page of its own. ``checksum`` is the CRC-32
 # of ``record``: a start believes it, since the address itself takes ten times as long.
@@ -21,7 +21,9 @@ CREATE TABLE segments (
 );
 CREATE INDEX segments_by_parent ON segments (parent);
 """
-_CURRENT = f"""{_SEGMENTS}
+# When the agent was made that brought it: who that was, without a name that would outlive it.
+_MAKER = "ALTER TABLE segments ADD COLUMN maker REAL;\n"
+_CURRENT = f"""{_SEGMENTS}{_MAKER}
 CREATE TABLE agents (
     namespace TEXT NOT NULL,
     name TEXT NOT NULL,
@@ -64,6 +66,7 @@ SELECT id, parent, namespace, fingerprint, num_bytes, last_used, state_bytes, st
 FROM segments_of_2;
 DROP TABLE segments_of_2;
 """,
+    3: _MAKER,
 }
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 from greenroom.runtime.cache import resume_position, slice_states
@@ -101,13 +102,15 @@ class StageSequence:
             at += piece.used
         return [*spans, *(Span(e.payload, 0, e.stop - e.start) for e in segments)]
 
-    def encoded(self, codec: Codec, spec: CacheSpec, keep: int) -> tuple[Encoded, ...]:
+    def encoded(
+        self, codec: Codec, spec: CacheSpec, keep: int, pool: Executor | None = None
+    ) -> tuple[Encoded, ...]:
         """What is new with its first ``keep`` sampled tokens, encoded, cut at its boundaries."""
         if self.kept and spec.forgetful:
             self.snapshots.append(take(self.cache, len(self.job.tokens) + self.kept))
         cuts = sorted({self.job.encode_from, *self.job.boundaries, len(self.job.tokens) + keep})
         return tuple(
-            Encoded(a, b, encode(codec, spec, slice_states(self.cache, a, b, self.snapshots)))
+            Encoded(a, b, encode(codec, spec, slice_states(self.cache, a, b, self.snapshots), pool))
             for a, b in itertools.pairwise(cuts)
         )
 
@@ -129,11 +132,14 @@ def _marks(spec: CacheSpec, job: Job) -> tuple[int, ...]:
     """Where snapshots are taken: at boundaries, if there are layers that forget.
 
     A state at the prompt's end is taken one token early: a prompt that is sent again still needs
-    the forward pass that its answer is sampled from. What is only heard is no prompt yet.
+    the forward pass that its answer is sampled from. What is only heard is no prompt yet. One that
+    encodes nothing, as a second answer, is looked at where it ends all the same: the third may
+    have to take it from there, once the first is gone.
     """
     if not job.max_tokens:
         return job.boundaries if spec.forgetful else ()
-    marks = {b for b in job.boundaries if spec.windows or b < len(job.tokens)}
-    if spec.stateful and job.boundaries:
+    ends = job.boundaries or (len(job.tokens),)
+    marks = {b for b in ends if spec.windows or b < len(job.tokens)}
+    if spec.stateful:
         marks.add(len(job.tokens) - 1)
     return tuple(sorted(marks)) if spec.forgetful else ()

@@ -32,8 +32,8 @@ class Stage:
     ``JobStarted``, ``JobTokens`` …, ``JobEnded`` (unless ``finish`` came first), and ``JobDone``
     once ``finish`` was called; nothing after a ``cancel``. A job that generates nothing has only
     the first and the last of these. Before all of them may come ``JobWaits``, and ``JobRefused``
-    instead of them. ``pool`` helps to decode segments; ``flush`` is called when tokens have
-    been emitted that should not wait for the rest of a step.
+    instead of them. ``pool`` helps to encode and decode segments; ``flush`` is called when tokens
+    have been emitted that should not wait for the rest of a step.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Stage:
         self._codec = codec
         self._limits = limits
         self._emit = emit
+        self._pool = pool
         self._now = now
         self._flush = flush
         self._sequences: dict[int, StageSequence] = {}
@@ -324,7 +325,7 @@ class Stage:
 
     def _encode(self, uid: int, s: StageSequence, keep: int) -> None:
         """Encode what is new, and let go of the floats."""
-        segments = s.encoded(self._codec, self._spec, keep)
+        segments = s.encoded(self._codec, self._spec, keep, self._pool)
         self._gone(uid)
         self._emit(uid, JobDone(segments=segments, times=s.times))
         self._entrance.keep(uid, s, segments)

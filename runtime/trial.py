@@ -4,6 +4,8 @@ Some models of mlx-lm do not, and say nothing: gemma2 lays the mask of a padded 
 wrong axis, afm7 errs in the padded row too. Such a model must be served one sequence at a time.
 """
 
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -18,19 +20,33 @@ _NEXT = 9
 # Of the largest logit. Products of other shapes round otherwise; what is wrong is off by far more.
 _TOLERANCE = {mx.float32: 1e-3}
 _COARSE = 0.05
+_WORDS = ("alone", "together")
 
 
-def serves_rows_together(model: nn.Module) -> bool:
+def record(folder: Path, fingerprint: str, device: str) -> Path:
+    """The file that keeps the verdict on a model: of these weights, on this device, as these
+    versions of MLX and mlx-lm compute."""
+    return folder / f"{fingerprint}-{device}-mlx-{version('mlx')}-lm-{version('mlx-lm')}.txt"
+
+
+def serves_rows_together(model: nn.Module, verdict: Path | None = None) -> bool:
     """Decode one token after two short prompts in one batch, and compare the padded row's logits
     with those that it has alone.
 
-    Costs four forwards of a few tokens. On the MLX thread. Raises ModelUnavailable when the model
-    cannot decode in a batch at all: a single sequence does that too.
+    Costs four forwards of a few tokens, unless the file ``verdict`` holds the answer of another
+    time. On the MLX thread. Raises ModelUnavailable when the model cannot decode in a batch at
+    all: a single sequence does that too.
     """
+    if verdict is not None and verdict.is_file() and (known := verdict.read_text()) in _WORDS:
+        return known == _WORDS[True]
     try:
-        return _compare(model)
+        together = _compare(model)
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise ModelUnavailable(f"this model cannot decode in a batch (mlx-lm: {error})") from error
+    if verdict is not None:
+        verdict.parent.mkdir(parents=True, exist_ok=True)
+        verdict.write_text(_WORDS[together])
+    return together
 
 
 def _compare(call: Any) -> bool:

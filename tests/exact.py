@@ -7,9 +7,9 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from greenroom.runtime.cache import restore
 from greenroom.runtime.codec import DEFAULT_CODEC
 from greenroom.runtime.job import Encoded, JobStarted
+from greenroom.runtime.restore import restore
 from greenroom.runtime.segments import make_segment
 from greenroom.runtime.vault import Vault
 from tests.tiny import StageRig, alone, prompt

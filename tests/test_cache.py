@@ -10,9 +10,10 @@ import pytest
 from mlx_lm.models import deepseek_v2, llama
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
-from greenroom.runtime.cache import nbytes, restore, slice_states
+from greenroom.runtime.cache import nbytes, slice_states
 from greenroom.runtime.codec import CODECS, BadPayload, Payload
 from greenroom.runtime.encoding import decode, encode
+from greenroom.runtime.restore import restore
 from greenroom.runtime.spec import CacheSpec, LayerSpec, extract_spec
 
 PROMPT = [(7 * i * i + 3 * i) % 97 for i in range(150)]
@@ -138,7 +139,7 @@ def test_the_device_route_assembles_the_same(model: Any, monkeypatch: pytest.Mon
     spec = extract_spec(model)
     _, payloads = segments(model, spec, "k6v5", [0, 64, 150])
     host = restore(spec, list(zip(payloads, [64, 20], strict=True)), headroom=300)
-    for module in ("cache", "encoding"):
+    for module in ("restore", "encoding"):
         monkeypatch.setattr(f"greenroom.runtime.{module}.host_route", lambda: False)
     device = restore(spec, list(zip(payloads, [64, 20], strict=True)), headroom=300)
     for one, two in zip(host, device, strict=True):

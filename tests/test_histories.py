@@ -1,9 +1,11 @@
 """Random histories of whole agents: whatever was said, heard, edited, forked, rolled back, evicted,
-restarted, forgotten or carried elsewhere before, every answer is that of a plain model to the whole
-of the prompt, and everybody remembers what was said, and nothing else."""
+restarted, forgotten or carried elsewhere before, every answer is that of a model which computes all
+of the prompt, through the same codec at the same places; a probe has told what was cached; and
+everybody remembers what was said, and nothing else."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,9 +19,9 @@ from greenroom.actors.app import open_house
 from greenroom.actors.keeper_messages import Doom, Drop
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
-from greenroom.actors.store_messages import Evict, Recall
+from greenroom.actors.store_messages import Evict, Recall, Unstored
 from greenroom.actors.turn import past
-from greenroom.runtime.loader import load
+from greenroom.runtime.codec import DEFAULT_CODEC, Payload
 from greenroom.runtime.records import (
     ChatMessage,
     HearRequest,
@@ -29,18 +31,31 @@ from greenroom.runtime.records import (
     TurnDone,
     TurnRequest,
 )
-from greenroom.runtime.segments import chain_tokens
+from greenroom.runtime.segments import Piece, chain_length
+from greenroom.runtime.vault import Vault
 from tests.test_hearing import settings as house_settings
 from tests.test_verbs import checkpoint
-from tests.tiny import alone
+from tests.understudy import Part, Understudy
 
 SYSTEM = "You are one of several. " * 3
-MODELS = (
-    "llama",
-    "gemma3_text",
-    pytest.param("qwen3_next", marks=pytest.mark.slow),
-    pytest.param("gpt_oss", marks=pytest.mark.slow),
+# Layers that keep everything, windows, latents, states; the float codec shows that nothing but the
+# codec makes a difference to a plain model's answers.
+KINDS = (
+    ("llama", DEFAULT_CODEC),
+    ("gemma3_text", "float"),
+    *(
+        pytest.param(*kind, marks=pytest.mark.slow)
+        for kind in (
+            ("llama", "float"),
+            ("gemma3_text", DEFAULT_CODEC),
+            ("qwen3_next", "float"),
+            ("qwen3_next", DEFAULT_CODEC),
+            ("gpt_oss", DEFAULT_CODEC),
+            ("deepseek_v2", DEFAULT_CODEC),
+        )
+    ),
 )
+MAX_TOKENS = 5
 Transcript = tuple[ChatMessage, ...]
 
 number = st.integers(0, 99)
@@ -65,15 +80,16 @@ steps = st.lists(
 class Ensemble:
     """The agents of one home, beside what they ought to remember.
 
-    ``stood`` is what was remembered at each segment at which anybody ever stood; ``asked`` are all
-    prompts and answers, as token ids.
+    ``stood`` is what was remembered at each segment at which anybody ever stood; ``parts`` are all
+    turns and all that was heard, for an ``Understudy``.
     """
 
-    def __init__(self, folder: Path, model: Path) -> None:
-        self.settings = house_settings(folder, model)
+    def __init__(self, folder: Path, model: Path, codec: str) -> None:
+        self.settings = house_settings(folder, model, codec)
         self.ought: dict[str, Transcript] = {}
         self.stood: dict[str, Transcript] = {}
-        self.asked: list[tuple[list[int], list[int]]] = []
+        self.parts: list[Part] = []
+        self.seen: set[str] = set()
         self.made = 0
         self.house: Playhouse
 
@@ -103,8 +119,10 @@ class Ensemble:
             case "say":
                 await self.say(name, ChatMessage("user", f"Question {much}?"))
             case "hear":
+                gone = await self.gone()
                 await self.house.hear(HearRequest(agent=name, content=f"It is {much} o'clock."))
-                await self.house.heard("", name)
+                head = (await self.house.heard("", name)).head
+                await self.write_down(gone, head)
                 heard = ChatMessage("user", f"It is {much} o'clock.", heard=True)
                 await self.keep(name, (*told, heard))
             case "edit":
@@ -147,14 +165,16 @@ class Ensemble:
         await self.keep(name, (*told, await self.turn(name, told, "chat")))
 
     async def turn(self, name: str, told: Transcript, mode: Any) -> ChatMessage:
-        """One greedy turn, written down for ``judge``."""
+        """One greedy turn, written down for the understudy; what it finds has been foretold."""
         request = TurnRequest(
             messages=told,
             mode=mode,
             agent=name,
-            max_tokens=5,
+            max_tokens=MAX_TOKENS,
             sampling=Sampling(temperature=0),
         )
+        gone = await self.gone()
+        probe = await self.house.probe(request)
         answer: list[int] = []
         async with opened(self.house, request) as turn:
             async for event in turn:
@@ -162,10 +182,45 @@ class Ensemble:
                     answer += event.tokens
                 elif isinstance(event, TurnDone):
                     done = event
-        chain = await self.store(Recall(done.head))
-        prompt = chain_tokens(chain)[: done.usage.prompt_tokens].tolist()
-        self.asked.append((prompt, answer))
+        usage = done.usage
+        assert (probe.agent, probe.prompt_tokens, probe.cached_tokens) == (
+            name,
+            usage.prompt_tokens,
+            usage.cached_tokens,
+        )
+        await self.write_down(gone, done.head, usage.prompt_tokens, answer, usage.cached_tokens)
         return ChatMessage("assistant", done.text)
+
+    async def gone(self) -> tuple[str, ...]:
+        """Of all segments that there have been, those whose bytes the store has lost."""
+        lost: tuple[str, ...] = await self.store(Unstored(tuple(sorted(self.seen))))
+        return lost
+
+    async def write_down(
+        self,
+        gone: tuple[str, ...],
+        head: str | None,
+        num_prompt: int = 0,
+        answer: Sequence[int] = (),
+        cached: int | None = None,
+    ) -> None:
+        chain: tuple[Piece, ...] = await self.store(Recall(head))
+        self.seen.update(piece.segment.id for piece in chain)
+        part = Part(
+            chain=chain,
+            held=await asyncio.to_thread(self.read, chain),
+            num_prompt=num_prompt or chain_length(chain),
+            answer=tuple(answer),
+            cached=cached,
+            gone=gone,
+            max_tokens=MAX_TOKENS,
+        )
+        self.parts.append(part)
+
+    def read(self, chain: Sequence[Piece]) -> dict[str, Payload]:
+        """What is on disk of a chain."""
+        vault = Vault(self.settings.store_path)
+        return {p.segment.id: vault.read(p.segment.id)[1] for p in chain}
 
     async def evict(self, name: str, much: int) -> None:
         """Take the bytes of a segment and of all behind it away: words and token ids stay."""
@@ -214,27 +269,27 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
     uvloop.run(limited())
 
 
-def judge(folder: Path, asked: list[tuple[list[int], list[int]]]) -> None:
-    """Every answer is the plain model's, which knows no caches but its own."""
-    model = load(folder, device="cpu").model
-    for prompt, answer in asked:
-        assert answer == alone(model, prompt, len(answer))
+Checkpoint = Callable[[str], Path]
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def model(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    default_model_path: Path,
-) -> Path:
-    return checkpoint(request.param, tmp_path_factory.mktemp("checkpoint"), default_model_path)
+@pytest.fixture(scope="module")
+def checkpoint_of(tmp_path_factory: pytest.TempPathFactory, default_model_path: Path) -> Checkpoint:
+    """A checkpoint of an architecture, made once."""
+
+    @cache
+    def made(kind: str) -> Path:
+        return checkpoint(kind, tmp_path_factory.mktemp("checkpoint"), default_model_path)
+
+    return made
 
 
-def live(model: Path, todo: list[tuple[str, int]]) -> None:
+def live(model: Path, codec: str, todo: list[tuple[str, int]]) -> None:
     with TemporaryDirectory() as folder:
-        ensemble = Ensemble(Path(folder), model)
+        ensemble = Ensemble(Path(folder), model, codec)
         run(ensemble.play(todo))
-    judge(model, ensemble.asked)
+        understudy = Understudy(model, codec)
+        for part in ensemble.parts:
+            understudy.play(part)
 
 
 FIXED = [
@@ -254,12 +309,16 @@ FIXED = [
 ]
 
 
-def test_one_long_history(model: Path) -> None:
-    live(model, FIXED)
+@pytest.mark.parametrize(("kind", "codec"), KINDS)
+def test_one_long_history(checkpoint_of: Checkpoint, kind: str, codec: str) -> None:
+    live(checkpoint_of(kind), codec, FIXED)
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None)
-@given(steps)
-def test_any_history(model: Path, todo: list[tuple[str, int]]) -> None:
-    live(model, todo)
+@pytest.mark.parametrize(("kind", "codec"), KINDS)
+@settings(max_examples=15)
+@given(todo=steps)
+def test_any_history(
+    checkpoint_of: Checkpoint, kind: str, codec: str, todo: list[tuple[str, int]]
+) -> None:
+    live(checkpoint_of(kind), codec, todo)

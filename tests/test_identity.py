@@ -27,6 +27,7 @@ CLAUDE = {"x-claude-code-session-id": "5f1c"}
             "claude-code:5f1c:a1",
         ),
         ({"session-id": "s"}, "codex:s", None),
+        ({"session_id": "s"}, "codex:s", None),
         ({"session-id": "s", "thread-id": "t"}, "codex:s:t", "codex:s"),
         (
             {"session-id": "s", "thread-id": "u", "x-codex-parent-thread-id": "t"},
@@ -49,6 +50,15 @@ CLAUDE = {"x-claude-code-session-id": "5f1c"}
 )
 def test_client_families(headers: dict[str, str], name: str, parent: str | None) -> None:
     assert session_hint(headers) == SessionHint(name=name, parent=parent)
+
+
+def test_a_conversation_is_a_session_of_who_has_no_other() -> None:
+    assert session_hint({}, None, "conv_1") == SessionHint(name="conversation:conv_1")
+    assert session_hint({"session-id": "s"}, None, "conv_1") == SessionHint(name="codex:s")
+    odd = session_hint({}, "key", "a b/" * 100)
+    assert odd is not None
+    assert odd.cache_key == "key"
+    assert odd.name == validate_name(odd.name or "")
 
 
 def test_the_last_request_of_a_session() -> None:

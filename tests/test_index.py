@@ -109,6 +109,24 @@ def test_deleting_an_agent_frees_what_only_it_needs(index: Index) -> None:
     assert index.total_bytes() == 20
 
 
+def test_what_an_agent_has_left_is_told_from_what_others_have(index: Index) -> None:
+    """By who brought it first; whoever is gone has left it to everybody."""
+    root = segment()
+    mine, theirs, known, lost, kept = (segment(root, tokens=[n]) for n in range(4, 9))
+    index.commit([root, mine, kept], agent("alice", kept.id, created=1.0))
+    index.commit([theirs, mine], agent("bob", root.id, created=2.0))
+    index.commit([known], agent("carol", known.id, created=3.0))
+    index.restore([lost])
+    assert set(index.unreachable()) == {mine.id, theirs.id, lost.id}
+    assert index.left() == (lost.id,)
+    index.delete_agent("n", "alice")
+    assert set(index.left()) == {mine.id, lost.id, kept.id}
+    index.commit([], agent("alice", created=4.0))  # another of that name
+    assert set(index.left()) == {mine.id, lost.id, kept.id}
+    index.delete_agent("n", "bob")
+    assert set(index.left()) == {mine.id, lost.id, kept.id, theirs.id}
+
+
 def test_a_pin_keeps_what_its_chain_needs(index: Index) -> None:
     root = segment()
     child, other = segment(root, tokens=[4]), segment(root, tokens=[5])

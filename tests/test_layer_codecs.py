@@ -1,5 +1,6 @@
 """Windows and states at rest: what is stored, what it takes, and what is refused."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import mlx.core as mx
@@ -58,6 +59,24 @@ def test_every_kind_comes_back(codec: str, route: bool, monkeypatch: pytest.Monk
             assert mx.array_equal(one, two).item()
     assert link(SPEC, payload, 15).tails == {8: 8}
     assert link(SPEC, payload, 15).states == (19, 20)
+
+
+@pytest.mark.parametrize("rows", [1, 20, 63, 130, 700])
+@pytest.mark.parametrize("codec", CODECS)
+def test_layers_together_and_on_threads_give_the_same_bytes(codec: str, rows: int) -> None:
+    cell = LayerSpec(kind="full", heads=3, k_dim=64, v_dim=32, dtype="float32")
+    spec = CacheSpec(layers=(cell,) * 5, context_window=1024)
+    noise = [mx.random.normal((1, 3, rows, 96), key=mx.random.key(n)) for n in range(5)]
+    layers = [(each[..., :64], each[..., 64:]) for each in noise]
+    whole = encode(CODECS[codec], spec, SegmentState(rows, layers))
+    with ThreadPoolExecutor(2) as pool:
+        shared = encode(CODECS[codec], spec, SegmentState(rows, layers), pool)
+    one = CacheSpec(layers=(cell,), context_window=1024)
+    alone = [encode(CODECS[codec], one, SegmentState(rows, [layer])) for layer in layers]
+    assert whole.arrays.keys() == shared.arrays.keys() == alone[0].arrays.keys()
+    for name, array in whole.arrays.items():
+        assert np.array_equal(array, shared.arrays[name])
+        assert np.array_equal(array, np.concatenate([each.arrays[name] for each in alone]))
 
 
 def test_a_window_that_has_moved_past_a_segment_leaves_nothing() -> None:

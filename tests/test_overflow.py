@@ -1,25 +1,32 @@
 """Histories that outgrow the context window: what is left out, and that it stays left out."""
 
 import itertools
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
+from greenroom.actors.store_messages import Recall
+from greenroom.actors.turn import past
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.overflow import cut, fullness, noted_before, resumed
 from greenroom.runtime.records import (
     ChatMessage,
     Overflow,
+    Probe,
     Role,
     Sampling,
     SpawnRequest,
     TurnDone,
     TurnRequest,
 )
+from tests.front import Reply, fronted, said
 from tests.menagerie import config_of
 from tests.test_reuse import Client, cached, known, play
 from tests.test_reuse import terse as terse
@@ -164,3 +171,95 @@ def test_without_a_policy_it_is_refused_and_nothing_is_lost(
         assert "context_dropped" in codes(shorter)
 
     play(tmp_path, narrow, scene)
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "summarize"])
+def test_the_system_prompt_and_what_is_pinned_outlast_every_overflow(
+    narrow: Path, tmp_path: Path, terse: Sampling, policy: Overflow
+) -> None:
+    """However often it is cut, by a client that sends everything and by one that says what is new;
+    each answer tells what was done, and a probe has told what would be cached."""
+    client = Client(terse, system="You keep rule 77.", agent="chatting")
+    pinned = "The safe opens with seventeen-forty-two."
+
+    async def say(house: Playhouse, content: str) -> TurnDone:
+        request = TurnRequest(
+            messages=(ChatMessage("user", content),),
+            mode="say",
+            agent="saying",
+            max_tokens=9,
+            sampling=terse,
+        )
+        probe = await house.probe(request)
+        async with opened(house, request) as turn:
+            done = await turn.done()
+        foretold(probe, done, policy)
+        return done
+
+    async def remembered(house: Playhouse, name: str) -> list[ChatMessage]:
+        info = await house.find("", name)
+        store: Any = house.system.get("store")
+        return past(await store.ask(Recall(info.head)), info.system)
+
+    async def check(house: Playhouse, name: str, told: list[TurnDone]) -> None:
+        done = {"drop_oldest": "context_dropped", "summarize": "context_summarized"}[policy]
+        cuts = [n for n, each in enumerate(told) if done in codes(each)]
+        assert len(cuts) >= 2, "once is not enough"
+        for cut_at in cuts:
+            words = next(n for n in told[cut_at].notices if n.startswith(done))
+            assert re.search(r"the oldest \d+ messages", words)
+        messages = await remembered(house, name)
+        assert messages[0] == ChatMessage("system", "You keep rule 77.")
+        assert [m.content for m in messages].count(pinned) == 1
+        at = [m.content for m in messages].index(pinned)
+        assert messages[at + 1].role == "assistant", "with its answer"
+        assert sum(noted_before(m) is not None for m in messages) == 1
+        prompts = [each.usage.prompt_tokens for each in told]
+        assert all(p + 9 <= WINDOW for p in prompts)
+
+    async def scene(house: Playhouse) -> None:
+        for name in ("chatting", "saying"):
+            await house.spawn(SpawnRequest(name=name, system="You keep rule 77.", overflow=policy))
+        chatted, said = [await client.ask(house, pinned)], [await say(house, pinned)]
+        for name in ("chatting", "saying"):
+            await house.pin("", name)
+        for n in range(14):
+            question = QUESTION.format(n)
+            request = client.next(question)
+            probe = await house.probe(request)
+            chatted.append(await client.ask(house, question))
+            foretold(probe, chatted[-1], policy)
+            said.append(await say(house, question))
+        await check(house, "chatting", chatted)
+        await check(house, "saying", said)
+
+    play(tmp_path, narrow, scene)
+
+
+def foretold(probe: Probe, done: TurnDone, policy: Overflow) -> None:
+    """A summary cannot be told in advance; all else can."""
+    if "context_summarized" in codes(done):
+        assert probe.cached_tokens <= done.usage.cached_tokens
+        return
+    assert (probe.agent, probe.prompt_tokens, probe.cached_tokens) == (
+        done.agent,
+        done.usage.prompt_tokens,
+        done.usage.cached_tokens,
+    )
+
+
+def test_the_door_tells_how_full_it_is_and_what_was_done(narrow: Path, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with fronted(tmp_path, narrow, agents__overflow="drop_oldest") as front:
+            history = [said("system", "You keep rule 77.")]
+            told: list[Reply] = []
+            for n in range(9):
+                history.append(said("user", QUESTION.format(n)))
+                told.append(await front.ask(history, agent="bob"))
+                history.append(said("assistant", told[-1].content))
+        notices = [" ".join(reply.body["greenroom"]["notices"]) for reply in told]
+        assert any("context_dropped: the oldest" in each for each in notices)
+        for reply, each in zip(told, notices, strict=True):
+            assert ("context_nearly_full" in each) == (reply.known >= 0.8 * WINDOW)
+
+    uvloop.run(scene())

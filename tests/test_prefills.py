@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import pytest
 
 from greenroom.actors.ongoing import opened
@@ -34,17 +35,23 @@ async def ask(house: Playhouse, *told: ChatMessage, agent: str = "bob", **more: 
 
 
 class Counted:
-    """How many prompt tokens the stage computes meanwhile."""
+    """How many prompt tokens the stage computes meanwhile, and how many of them in whole chunks.
+
+    A chunk of one token is what a decode step is: ``large`` are the chunks of more.
+    """
 
     def __init__(self, house: Playhouse) -> None:
         self.house = house
 
     async def __aenter__(self) -> Self:
-        self.before = (await self.house.counters()).prefill_tokens
+        self.before = await self.house.counters()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.tokens = (await self.house.counters()).prefill_tokens - self.before
+        now = await self.house.counters()
+        self.tokens = now.prefill_tokens - self.before.prefill_tokens
+        chunks = now.prefill_chunks - self.before.prefill_chunks
+        self.large = chunks - (now.chunk_tokens.counts[0] - self.before.chunk_tokens.counts[0])
 
 
 def test_what_is_sent_again_costs_one_token(model: Path, tmp_path: Path) -> None:
@@ -60,23 +67,23 @@ def test_what_is_sent_again_costs_one_token(model: Path, tmp_path: Path) -> None
         for agent in ("bob", "carol"):
             async with Counted(house) as counted:
                 again = await ask(house, *QUESTION, agent=agent)
-            assert counted.tokens == 1
+            assert (counted.tokens, counted.large) == (1, 0)
             assert again.usage.cached_tokens == again.usage.prompt_tokens - 1
         answered = (*QUESTION, ChatMessage("assistant", again.text))
         await house.fork("", "bob", "fork")
         _, told = await say(house, "And the newest?")
         async with Counted(house) as counted:
             await ask(house, *answered, ChatMessage("user", "And the newest?"))
-        assert counted.tokens == 1, "regenerated"
+        assert (counted.tokens, counted.large) == (1, 0), "regenerated"
         async with Counted(house) as counted:
             _, forked = await say(house, "And the newest?", "fork")
-        assert counted.tokens == 1
+        assert (counted.tokens, counted.large) == (1, 0)
         assert forked.usage.prompt_tokens == told.usage.prompt_tokens
 
     async def restarted(house: Playhouse) -> None:
         async with Counted(house) as counted:
             await ask(house, *QUESTION)
-        assert counted.tokens == 1
+        assert (counted.tokens, counted.large) == (1, 0)
 
     within(settings(tmp_path, model), scene, restarted)
 
@@ -104,13 +111,36 @@ def test_a_fork_that_speaks_computes_what_is_new(model: Path, tmp_path: Path) ->
 
 
 def test_four_answers_to_a_new_question_compute_it_once(model: Path, tmp_path: Path) -> None:
+    """The other three take one token each; of a question that is remembered all four do."""
+    home = settings(tmp_path, model)
+    adaptive = msgspec.structs.replace(
+        home, stage=msgspec.structs.replace(home.stage, schedule="adaptive")
+    )
+
     async def scene(house: Playhouse) -> None:
         async with Counted(house) as counted:
             done = await ask(house, *QUESTION, n=4)
-        # Chunks of 64 here: the others begin anew where the first has begun a chunk.
-        whole = done.usage.prompt_tokens
         assert len(done.others) == 3
-        assert counted.tokens <= whole + 3 * 64
+        assert counted.tokens == done.usage.prompt_tokens + 3
+        async with Counted(house) as counted:
+            await ask(house, *QUESTION, n=4)
+        assert (counted.tokens, counted.large) == (4, 0)
+
+    async def restarted(house: Playhouse) -> None:
+        async with Counted(house) as counted:
+            await ask(house, *QUESTION, agent="carol", n=4)
+        assert (counted.tokens, counted.large) == (4, 0)
+
+    within(adaptive, scene, restarted)
+
+
+def test_chunks_of_one_size_are_begun_anew_for_each_answer(model: Path, tmp_path: Path) -> None:
+    """Bit for bit what one alone would compute: the price of the fixed schedule."""
+
+    async def scene(house: Playhouse) -> None:
+        async with Counted(house) as counted:
+            done = await ask(house, *QUESTION, n=4)
+        assert counted.tokens <= done.usage.prompt_tokens + 3 * 64
 
     within(settings(tmp_path, model), scene)
 

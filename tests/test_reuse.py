@@ -95,10 +95,18 @@ class Client:
         self.sampling = sampling
         self.request = {"max_tokens": 9, **request}
 
-    async def send(self, house: Playhouse, messages: Sequence[ChatMessage]) -> TurnDone:
-        request = TurnRequest(
+    def next(self, content: str) -> TurnRequest:
+        """The request that would ask this."""
+        return self.asking([*self.history, ChatMessage("user", content)])
+
+    def asking(self, messages: Sequence[ChatMessage]) -> TurnRequest:
+        """A request with a history."""
+        return TurnRequest(
             messages=tuple(messages), mode="chat", sampling=self.sampling, **self.request
         )
+
+    async def send(self, house: Playhouse, messages: Sequence[ChatMessage]) -> TurnDone:
+        request = self.asking(messages)
         async with opened(house, request) as turn:
             return await turn.done()
 

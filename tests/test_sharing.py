@@ -271,3 +271,19 @@ def test_a_second_answer_to_a_prompt_needs_one_token_more(llama: Any) -> None:
     assert [rig.tokens(uid) for uid in range(4)] == [alone(llama, question(1), 6)] * 4
     assert rig.done(0).segments
     assert not any(rig.done(uid).segments for uid in (1, 2, 3))
+
+
+def test_a_second_answer_gives_the_prompt_to_the_third_once_the_first_is_gone(model: Any) -> None:
+    rig = StageRig(model, chunk_tokens=64, schedule="adaptive")
+    for uid in range(4):
+        rig.submit(uid, question(1), 6, system_end=SYSTEM, scope="s", encodes=not uid)
+    gone: set[int] = set()
+    while len(gone) < 4:
+        rig.stage.step()
+        for uid in range(4):
+            if uid not in gone and rig.reason(uid) is not None:
+                rig.stage.finish(uid, 0 if uid else 6)
+                gone.add(uid)
+    assert [started(rig, uid) for uid in range(4)] == [0, *[len(question(1)) - 1] * 3]
+    assert rig.stage.counters.prefill_tokens == len(question(1)) + 3
+    assert [rig.tokens(uid) for uid in range(4)] == [alone(model, question(1), 6)] * 4

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
-from greenroom.runtime.cache import restore
 from greenroom.runtime.codec import DEFAULT_CODEC
 from greenroom.runtime.encoding import decode
 from greenroom.runtime.job import JobDone, JobProgress, JobStarted
 from greenroom.runtime.records import Sampling
+from greenroom.runtime.restore import restore
 from tests.tiny import StageRig, alone, prompt, tiny_llama, token
 
 

@@ -12,9 +12,10 @@ import pytest
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 from safetensors import safe_open
 
-from greenroom.runtime.cache import restore, slice_states
+from greenroom.runtime.cache import slice_states
 from greenroom.runtime.codec import CODECS, DEFAULT_CODEC, Payload
 from greenroom.runtime.encoding import SegmentState, encode
+from greenroom.runtime.restore import restore
 from greenroom.runtime.segment_file import Damaged, Foreign, Missing, VaultError
 from greenroom.runtime.segments import Segment, make_segment
 from greenroom.runtime.spec import CacheSpec, LayerSpec, extract_spec

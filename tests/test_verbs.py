@@ -1,16 +1,23 @@
 """What can be done with an agent's memory: whole houses of tiny models, each with a disk."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
+from greenroom.actors.store_messages import Recall
+from greenroom.actors.turn import past
 from greenroom.runtime.errors import Conflict, InvalidRequest, NotFound
-from greenroom.runtime.parcel import BadParcel, OtherModel, ParcelTooNew
-from greenroom.runtime.records import ChatMessage, SpawnRequest, TurnRequest
+from greenroom.runtime.records import (
+    ChatMessage,
+    Sampling,
+    SessionHint,
+    SpawnRequest,
+    TurnRequest,
+)
 from tests.menagerie import config_of
 from tests.test_hearing import hear, say, settings, within
 from tests.zoo import save_checkpoint
@@ -166,6 +173,45 @@ def test_a_probe_runs_nothing(llama: Path, tmp_path: Path) -> None:
     once(settings(tmp_path, llama), scene)
 
 
+def test_a_probe_knows_what_was_answered_and_whose_memory_a_new_agent_begins_with(
+    llama: Path, tmp_path: Path
+) -> None:
+    """And the branch that a history follows, whoever has left it there."""
+
+    async def both(house: Playhouse, **wanted: Any) -> tuple[int, int]:
+        request = TurnRequest(max_tokens=3, sampling=Sampling(temperature=0), **wanted)
+        probe = await house.probe(request)
+        async with opened(house, request) as turn:
+            usage = (await turn.done()).usage
+        assert probe.prompt_tokens == usage.prompt_tokens
+        return probe.cached_tokens, usage.cached_tokens
+
+    async def scene(house: Playhouse) -> None:
+        system, hello = ChatMessage("system", SYSTEM), ChatMessage("user", "Hello?")
+        parent = SessionHint(name="p")
+        assert await both(house, messages=(system, hello), session=parent) == (0, 0)
+        info = await house.find("", "p")
+        chain = await house.log("", "p")
+        store: Any = house.system.get("store")
+        known = past(await store.ask(Recall(info.head)), None)
+        further = (*known, ChatMessage("user", "Go on."))
+        child = SessionHint(name="c", parent="p")
+        probed, cached = await both(house, messages=further, session=child)
+        assert probed == cached == chain[-1].end
+        edited = (system, ChatMessage("user", "Good day?"))
+        probed, cached = await both(house, messages=edited, session=parent)
+        assert probed == cached >= chain[0].end
+        probed, cached = await both(house, messages=further, agent="stranger")
+        assert probed == cached > chain[-1].end
+        asked = {"messages": (hello,), "mode": "say", "agent": "p", "key": "k"}
+        for _ in range(2):
+            probed, cached = await both(house, **asked)
+            assert probed == cached
+        assert probed == (await house.find("", "p")).num_tokens, "it was answered before"
+
+    once(settings(tmp_path, llama), scene)
+
+
 def test_who_is_not_there_and_who_is_already(llama: Path, tmp_path: Path) -> None:
     async def scene(house: Playhouse) -> None:
         for missing in (
@@ -248,156 +294,6 @@ def test_pins_outlive_a_restart_and_keep_what_they_stand_on(llama: Path, tmp_pat
         assert not any(e.pinned for e in await house.log("", "bob"))
 
     within(home, pin, look)
-
-
-def grep(folder: Path, *needles: bytes) -> list[str]:
-    files = [f for f in folder.rglob("*") if f.is_file()]
-    return [f.name for f in files if any(n in f.read_bytes() for n in needles)]
-
-
-def test_forgetting_leaves_no_byte(model: Path, tmp_path: Path) -> None:
-    """Not in a file, the database or its log: of heard, said, edited and abandoned words."""
-    home = settings(tmp_path, model)
-    edited = (ChatMessage("user", f"{SECRET}, edited."),)
-
-    async def scene(house: Playhouse) -> tuple[int, dict[str, int]]:
-        await spawn(house, "keeper", system=SYSTEM)
-        await say(house, "Stay.", "keeper")
-        kept = await asyncio.to_thread(on_disk, home.store_path)
-        await spawn(house, system=SYSTEM)
-        await hear(house, SECRET)
-        await house.heard("", "bob")
-        for number in range(12):
-            await say(house, f"{SECRET}, part {number}.", max_tokens=2)
-        await house.pin("", "bob")
-        request = TurnRequest(messages=edited, agent="bob", max_tokens=2)
-        async with await house.open_turn(request) as channel:
-            async for _ in channel:
-                pass
-        assert await asyncio.to_thread(grep, home.store_path, SECRET.encode())
-        every = await asyncio.to_thread(on_disk, home.store_path)
-        gone = await house.forget("", "bob")
-        assert await asyncio.to_thread(on_disk, home.store_path) == kept
-        files = [each for each in every.keys() - kept.keys() if ".state." not in each]
-        assert gone.num_segments == len(files)
-        assert gone.num_bytes == sum(every.values()) - sum(kept.values())
-        with pytest.raises(NotFound):
-            await house.find("", "bob")
-        left = await asyncio.to_thread(grep, home.store_path, SECRET.encode(), b"bob")
-        assert left == []
-        _, new = await say(house, "Who are you?")
-        assert (await house.find("", "bob")).system is None
-        assert new.usage.cached_tokens < 10
-        _, old = await say(house, "Still here?", "keeper")
-        assert old.usage.cached_tokens > 40
-        return gone.num_segments, kept
-
-    once(home, scene)
-    assert grep(home.store_path, SECRET.encode()) == []
-
-
-def test_what_others_need_is_not_forgotten(llama: Path, tmp_path: Path) -> None:
-    home = settings(tmp_path, llama)
-
-    async def scene(house: Playhouse) -> None:
-        await spawn(house, system=SYSTEM)
-        await say(house, "One?")
-        await house.fork("", "bob", "carol")
-        await say(house, "Two?")
-        told = asyncio.ensure_future(say(house, "Three?", max_tokens=30))
-        await asyncio.sleep(0)
-        gone, (_, end) = await asyncio.gather(house.forget("", "bob"), told)
-        assert end.usage.completion_tokens > 1, "the turn that ran was let finish"
-        assert gone.num_segments == 4
-        log = await house.log("", "carol")
-        assert [e.recompute_tokens for e in log] == [0, 0, 0]
-        assert (await say(house, "Two?", "carol"))[1].usage.cached_tokens >= log[-1].end - 1
-
-    once(home, scene)
-
-
-async def packed(house: Playhouse, agent: str) -> bytes:
-    return b"".join([piece async for piece in house.export("", agent)])
-
-
-async def pieces(data: bytes, size: int = 1 << 16) -> AsyncIterator[bytes]:
-    for at in range(0, len(data), size):
-        yield data[at : at + size]
-
-
-def test_an_exported_agent_goes_on_elsewhere(model: Path, tmp_path: Path) -> None:
-    homes = [settings(tmp_path / name, model, "k5cv5") for name in ("here", "there")]
-
-    async def leave(house: Playhouse) -> tuple[bytes, list[int], int]:
-        await spawn(house, system=SYSTEM, ttl_s=3600, overflow="drop_oldest")
-        await hear(house, SECRET)
-        await say(house, "One?")
-        data = await packed(house, "bob")
-        told, end = await say(house, "Two?")
-        return data, told, end.usage.cached_tokens
-
-    data, told, cached = once(homes[0], leave)
-
-    async def arrive(house: Playhouse) -> None:
-        info = await house.import_agent("", None, pieces(data))
-        assert (info.name, info.system, info.ttl_s) == ("bob", SYSTEM, 3600)
-        again, end = await say(house, "Two?")
-        assert again == told
-        assert end.usage.cached_tokens == cached
-        with pytest.raises(Conflict):
-            await house.import_agent("", None, pieces(data))
-        await house.import_agent("", "carol", pieces(data, 999))
-        assert (await say(house, "Two?", "carol"))[1].usage.cached_tokens >= cached
-        await house.import_agent("another", "bob", pieces(data))
-        assert await packed(house, "bob") != data
-        assert (await house.find("another", "bob")).num_tokens == info.num_tokens
-
-    once(homes[1], arrive)
-
-
-def damaged(data: bytes) -> Sequence[tuple[str, bytes]]:
-    middle = len(data) // 2
-    return (
-        ("nothing", b""),
-        ("noise", b"\x00\xff" * 4000),
-        ("half", data[:middle]),
-        ("no seal", data[:-2048] + bytes(1024)),
-        ("a bit", data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]),
-    )
-
-
-def test_files_that_are_refused(
-    llama: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, default_model_path: Path
-) -> None:
-    async def leave(house: Playhouse) -> bytes:
-        await say(house, SECRET)
-        return await packed(house, "bob")
-
-    data: bytes = once(settings(tmp_path / "here", llama), leave)
-
-    async def refuse(house: Playhouse) -> None:
-        for what, file in damaged(data):
-            with pytest.raises(BadParcel) as bad:
-                await house.import_agent("", "carol", pieces(file))
-            assert (bad.value.param, bad.value.code) == ("file", "damaged_file"), what
-        later = data.replace(b'"version":1', b'"version":2', 1)
-        with pytest.raises(ParcelTooNew):
-            await house.import_agent("", "carol", pieces(later))
-        with pytest.raises(InvalidRequest, match="cannot contain"):
-            await house.import_agent("", "a b", pieces(data))
-        assert await house.agents("") == []
-
-    async def other(house: Playhouse) -> None:
-        with pytest.raises(OtherModel, match="model") as conflict:
-            await house.import_agent("", None, pieces(data))
-        assert conflict.value.code == "other_model"
-        assert await house.agents("") == []
-
-    there = settings(tmp_path / "there", llama)
-    once(there, refuse)
-    assert grep(there.store_path, SECRET.encode()) == []
-    strange = checkpoint("qwen3", tmp_path_factory.mktemp("other"), default_model_path)
-    once(settings(tmp_path / "elsewhere", strange), other)
 
 
 def test_an_agent_that_shares_nothing_reuses_nothing(llama: Path, tmp_path: Path) -> None:

@@ -1,0 +1,173 @@
+"""Agents as files: out of one home, into another, and what is refused."""
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from greenroom.actors.cli import main
+from greenroom.actors.keeper_messages import Doom, Drop
+from greenroom.actors.playhouse import Playhouse
+from greenroom.actors.store_messages import Evict, Unstored
+from greenroom.runtime.errors import Conflict, InvalidRequest
+from greenroom.runtime.layers import load_settings
+from greenroom.runtime.parcel import BadParcel, OtherModel, ParcelTooNew
+from tests.test_forgetting import grep
+from tests.test_hearing import hear, say, settings, within
+from tests.test_verbs import SECRET, SYSTEM, checkpoint, once, spawn
+from tests.test_verbs import llama as llama
+from tests.test_verbs import model as model
+
+
+async def packed(house: Playhouse, agent: str) -> bytes:
+    return b"".join([piece async for piece in house.export("", agent)])
+
+
+async def pieces(data: bytes, size: int = 1 << 16) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), size):
+        yield data[at : at + size]
+
+
+def test_an_exported_agent_goes_on_elsewhere(model: Path, tmp_path: Path) -> None:
+    homes = [settings(tmp_path / name, model, "k5cv5") for name in ("here", "there")]
+
+    async def leave(house: Playhouse) -> tuple[bytes, list[int], int]:
+        await spawn(house, system=SYSTEM, ttl_s=3600, overflow="drop_oldest")
+        await hear(house, SECRET)
+        await say(house, "One?")
+        data = await packed(house, "bob")
+        told, end = await say(house, "Two?")
+        return data, told, end.usage.cached_tokens
+
+    data, told, cached = once(homes[0], leave)
+
+    async def arrive(house: Playhouse) -> None:
+        info = await house.import_agent("", None, pieces(data))
+        assert (info.name, info.system, info.ttl_s) == ("bob", SYSTEM, 3600)
+        again, end = await say(house, "Two?")
+        assert again == told
+        assert end.usage.cached_tokens == cached
+        with pytest.raises(Conflict):
+            await house.import_agent("", None, pieces(data))
+        await house.import_agent("", "carol", pieces(data, 999))
+        assert (await say(house, "Two?", "carol"))[1].usage.cached_tokens >= cached
+        await house.import_agent("another", "bob", pieces(data))
+        assert await packed(house, "bob") != data
+        assert (await house.find("another", "bob")).num_tokens == info.num_tokens
+
+    once(homes[1], arrive)
+
+
+def test_an_agent_of_the_real_model_goes_on_elsewhere(
+    default_model_path: Path, tmp_path: Path
+) -> None:
+    """With everything as it is by default, word for word and token for token."""
+    here, there = (
+        load_settings(
+            overrides={"home": str(tmp_path / name), "model.name": str(default_model_path)}
+        ).settings
+        for name in ("here", "there")
+    )
+
+    async def leave(house: Playhouse) -> tuple[bytes, list[int], Any]:
+        await spawn(house, system="You are a helpful guide to the cities of Europe.")
+        await say(house, "What is the capital of France?", max_tokens=16)
+        await hear(house, "It is raining in Madrid.", name="Alice")
+        await house.heard("", "bob")
+        data = await packed(house, "bob")
+        told, end = await say(house, "And what is the capital of Spain?", max_tokens=16)
+        return data, told, end
+
+    data, told, end = once(here, leave)
+    assert here.memory.codec == "auto"
+
+    async def arrive(house: Playhouse) -> None:
+        await house.import_agent("", "elsewhere", pieces(data))
+        again, arrived = await say(
+            house, "And what is the capital of Spain?", "elsewhere", max_tokens=16
+        )
+        assert again == told
+        assert arrived.text == end.text
+        assert arrived.usage == end.usage
+        assert arrived.usage.cached_tokens > 40
+
+    once(there, arrive)
+
+
+def test_what_was_evicted_is_carried_as_words(llama: Path, tmp_path: Path) -> None:
+    """And is not taken for stored where it comes to: nothing there is damaged."""
+    homes = [settings(tmp_path / name, llama) for name in ("here", "there")]
+
+    async def leave(house: Playhouse) -> tuple[bytes, list[int]]:
+        await say(house, "One?")
+        await say(house, "Two?")
+        log = await house.log("", "bob")
+        keeper: Any = house.system.get("keeper")
+        store: Any = house.system.get("store")
+        going = tuple(entry.id for entry in log[2:])
+        await keeper.ask(Doom(going))
+        await keeper.ask(Drop(await store.ask(Evict(going))))
+        data = await packed(house, "bob")
+        await house.import_agent("", "twin", pieces(data))
+        assert sorted(await store.ask(Unstored(going))) == sorted(going)
+        return data, (await say(house, "Three?"))[0]
+
+    data, told = once(homes[0], leave)
+
+    async def arrive(house: Playhouse) -> None:
+        await house.import_agent("", None, pieces(data))
+        costs = [entry.recompute_tokens > 0 for entry in await house.log("", "bob")]
+        assert costs == [False, False, *[True] * (len(costs) - 2)]
+
+    async def speak(house: Playhouse) -> None:
+        assert (await say(house, "Three?"))[0] == told
+
+    within(homes[1], arrive)
+    assert main(["store", "verify", "--home", str(homes[1].home)]) == 0
+    within(homes[1], speak)
+
+
+def damaged(data: bytes) -> Sequence[tuple[str, bytes]]:
+    middle = len(data) // 2
+    return (
+        ("nothing", b""),
+        ("noise", b"\x00\xff" * 4000),
+        ("half", data[:middle]),
+        ("no seal", data[:-2048] + bytes(1024)),
+        ("a bit", data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]),
+    )
+
+
+def test_files_that_are_refused(
+    llama: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, default_model_path: Path
+) -> None:
+    async def leave(house: Playhouse) -> bytes:
+        await say(house, SECRET)
+        return await packed(house, "bob")
+
+    data: bytes = once(settings(tmp_path / "here", llama), leave)
+
+    async def refuse(house: Playhouse) -> None:
+        for what, file in damaged(data):
+            with pytest.raises(BadParcel) as bad:
+                await house.import_agent("", "carol", pieces(file))
+            assert (bad.value.param, bad.value.code) == ("file", "damaged_file"), what
+        later = data.replace(b'"version":1', b'"version":2', 1)
+        with pytest.raises(ParcelTooNew):
+            await house.import_agent("", "carol", pieces(later))
+        with pytest.raises(InvalidRequest, match="cannot contain"):
+            await house.import_agent("", "a b", pieces(data))
+        assert await house.agents("") == []
+
+    async def other(house: Playhouse) -> None:
+        with pytest.raises(OtherModel, match="model") as conflict:
+            await house.import_agent("", None, pieces(data))
+        assert conflict.value.code == "other_model"
+        assert await house.agents("") == []
+
+    there = settings(tmp_path / "there", llama)
+    once(there, refuse)
+    assert grep(there.store_path, SECRET.encode()) == []
+    strange = checkpoint("qwen3", tmp_path_factory.mktemp("other"), default_model_path)
+    once(settings(tmp_path / "elsewhere", strange), other)
