@@ -48,10 +48,10 @@ def next_entries(so_far: Transcript, budget: int | None = None) -> list[Entry]:
 
     When no cue is open either, the scene rests: it is over, or ``budget`` is used up.
     """
+    for poll in so_far.open_polls.values():  # one may be held when all is over, too
+        return _poll_on(so_far, poll)
     if so_far.ended is not None:
         return []
-    for poll in so_far.open_polls.values():
-        return _poll_on(so_far, poll)
     if so_far.phase < 0:
         return _begin(so_far, 0)
     if so_far.stopped is not None or so_far.turns_left() == 0:

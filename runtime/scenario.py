@@ -75,8 +75,8 @@ class Scenario(_Written, frozen=True):
     """A whole scene. Without ``phases`` there is one, which ``order`` governs and which never ends.
 
     At most ``at_once`` members speak at a time where the order lets them; ``max_turns`` and
-    ``stop_words`` end the scene. ``temperature`` as in ``Sampling``; with a ``seed`` every turn
-    has one of its own.
+    ``stop_words`` end the scene, a string of ``stop`` what a member says. ``temperature`` as in
+    ``Sampling``; with a ``seed`` every turn has one of its own.
     """
 
     name: str
@@ -86,6 +86,7 @@ class Scenario(_Written, frozen=True):
     moderator: str | None = None
     max_turns: Count | None = None
     stop_words: tuple[Words, ...] = ()
+    stop: tuple[Words, ...] = ()
     max_tokens: Count = 96
     at_once: Count = 2
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
