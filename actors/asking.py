@@ -5,6 +5,7 @@ import msgspec
 from greenroom.actors.audience import Audience
 from greenroom.actors.ongoing import opened
 from greenroom.actors.players import Agency, Players, agent_of
+from greenroom.actors.prompter import Prompter
 from greenroom.actors.scene_messages import Interrupted, Speaking, Token
 from greenroom.runtime.clock import Clock
 from greenroom.runtime.constraint import JsonAnswer
@@ -28,7 +29,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Asking:
-    """Asks the members of a scene, and lets the audience see how they answer."""
+    """Asks the members of a scene, and lets the audience see how they answer, and others hear."""
 
     def __init__(
         self,
@@ -37,12 +38,14 @@ class Asking:
         house: Agency,
         audience: Audience,
         clock: Clock,
+        prompter: Prompter,
     ) -> None:
         self._players = players
         self._transcript = transcript
         self._house = house
         self._audience = audience
         self._clock = clock
+        self._prompter = prompter
 
     async def answer(self, cue: Cue) -> Outcome:
         """Ask the member until it has answered, or cannot.
@@ -84,6 +87,8 @@ class Asking:
 
     async def _ask(self, cue: Cue, request: TurnRequest) -> TurnDone:
         await self._players.summon(self._transcript.scenario.member(cue.speaker), cue.phase)
+        self._prompter.leave(cue)
+        said = ""
         async with opened(self._house, request) as turn:
             started = turn.started
             self._audience.put(
@@ -98,6 +103,8 @@ class Asking:
                 match event:
                     case TextDelta(text=text) if text:
                         self._audience.put(Token(cue=cue.number, speaker=cue.speaker, text=text))
+                        said += text
+                        self._prompter.prompt(cue, said)
                     case TurnDone():
                         return event
                     case _:  # a token whose character is not complete yet

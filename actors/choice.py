@@ -122,6 +122,7 @@ def siblings(job: Job, agreed: Terms, uid: int, n: int) -> list[Job]:
                 encode_from=len(job.tokens),
                 boundaries=(),
                 handle=None,
+                rehearsal=None,
                 sampling=msgspec.structs.replace(job.sampling, seed=seed),
             )
         jobs.append(each)

@@ -149,6 +149,9 @@ class Repertory(SmallHouse):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def overhear(self, namespace: str, agent: str, message: ChatMessage | None) -> None:
+        pass
+
     async def open_turn(self, request: TurnRequest) -> Channel[TurnEvent]:
         self.requests.append(request)
         reply: Channel[TurnEvent] = Channel(64)
