@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from functools import partial
 from typing import assert_never
 
 import msgspec
@@ -13,11 +14,12 @@ from greenroom.actors.agent_messages import (
     Attend,
     Fork,
     Hear,
+    Overhear,
     Rollback,
     Turn,
     Vanish,
 )
-from greenroom.actors.choice import Choice, Terms, siblings, terms, together
+from greenroom.actors.choice import Choice, Terms, asks_much, siblings, terms, together
 from greenroom.actors.company import Company
 from greenroom.actors.custodian_messages import Erase
 from greenroom.actors.drafting import Drafting
@@ -25,6 +27,7 @@ from greenroom.actors.gpu_messages import Discard
 from greenroom.actors.hearing import Hearing
 from greenroom.actors.memory import Memory
 from greenroom.actors.outbox import Outbox
+from greenroom.actors.rehearsal import Rehearsal
 from greenroom.actors.store_messages import Branch, Retire
 from greenroom.actors.turn import (
     Answer,
@@ -64,12 +67,15 @@ class AgentActor(Actor[AgentMessage]):
 
     async def on_start(self) -> None:
         """Find out where it stood."""
-        self._hearing = Hearing(self._company, self._memory, self.context.background)
+        background = self.context.background
+        self._hearing = Hearing(self._company, self._memory, background)
+        self._rehearsal = Rehearsal(self._company, self._memory, self._hearing, background)
         await self._memory.load()
 
     async def on_stop(self) -> None:
         """What was heard is not lost, unless the stage or the disk cannot take it any more."""
         await self._hearing.finish()
+        self._rehearsal.end()
         self._memory.let_go()
 
     async def handle(self, message: AgentMessage) -> object:
@@ -80,6 +86,8 @@ class AgentActor(Actor[AgentMessage]):
                 await self._turn(message)
             case Hear(told):
                 self._hearing.tell(told)
+            case Overhear(so_far):
+                await self._rehearsal.follow(so_far)
             case Attend(reply, settled):
                 self._hearing.attend(reply, settled=settled)
             case Fork(name, at):
@@ -89,6 +97,7 @@ class AgentActor(Actor[AgentMessage]):
                 return await self._company.store.ask(Branch(self._key, name, head))
             case Rollback(to):
                 await self._hearing.finish()
+                self._rehearsal.end()
                 head = find_segment(await self._memory.chain(), to, "to")
                 await whole(self._memory.move(head))
                 return await self._memory.info()
@@ -107,6 +116,7 @@ class AgentActor(Actor[AgentMessage]):
             self._hearing.resume()
             return Forgotten(0, 0)
         self._hearing.drop()
+        self._rehearsal.end()
         with contextlib.suppress(MailboxFull, ActorStopped):  # then it goes with the next copies
             company.gpu.tell(Discard(doomed))
         freed = await company.custodian.ask(Erase(doomed))
@@ -128,6 +138,7 @@ class AgentActor(Actor[AgentMessage]):
             meter.broken("failed")
             raise
         finally:
+            self._rehearsal.end()
             self._memory.let_go()
             self._hearing.resume()
         turn.reply.close()
@@ -150,7 +161,8 @@ class AgentActor(Actor[AgentMessage]):
         draft, pieces = await self._memory.match(draft)
         sampling = fill_sampling(turn.request.sampling, facts)
         end = draft.prompt.spans[-1].text
-        agreed = await asyncio.to_thread(terms, facts.text, turn.request, sampling, end)
+        agree = partial(terms, facts.text, turn.request, sampling, end)
+        agreed = await asyncio.to_thread(agree) if asks_much(turn.request) else agree()
         job = self._memory.job(draft, pieces, agreed.sampling, max_tokens)
         await self._perform(turn, draft, job, agreed, len(heard), notices)
 

@@ -35,6 +35,13 @@ class Hear(Message, frozen=True):
     message: ChatMessage
 
 
+class Overhear(Request[None], frozen=True):
+    """Get ready to hear a message that is still being said, of which this is known; with None
+    nothing is being said any more. Answered once the stage has been told."""
+
+    message: ChatMessage | None
+
+
 class Attend(Message, frozen=True):
     """Tell ``reply`` once all that was told before is durable, or at once if not ``settled``."""
 
@@ -61,4 +68,4 @@ class Vanish(Request[Forgotten], frozen=True):
     overdue: bool = False
 
 
-AgentMessage = Turn | Hear | Attend | Fork | Rollback | Vanish
+AgentMessage = Turn | Hear | Overhear | Attend | Fork | Rollback | Vanish

@@ -5,14 +5,20 @@ import msgspec
 from greenroom.actors.audience import Audience
 from greenroom.actors.ongoing import opened
 from greenroom.actors.players import Agency, Players, agent_of
+from greenroom.actors.prompter import Prompter
 from greenroom.actors.scene_messages import Interrupted, Speaking, Token
 from greenroom.runtime.clock import Clock
+from greenroom.runtime.constraint import JsonAnswer
 from greenroom.runtime.errors import ActorFailed, GreenroomError, InvalidRequest, NotFound
 from greenroom.runtime.records import ChatMessage, Sampling, TextDelta, TurnDone, TurnRequest
 from greenroom.runtime.transcript import Cue, Transcript, said_as
 
 RETRY_AFTER_S = (0.2, 1.0, 3.0, 8.0)
 """How long a turn that failed waits before it is taken again, each time; then it is given up."""
+
+
+CHOICE = "choice"
+"""The name of what a ballot or a call is held to, where that cannot be done."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -23,7 +29,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Asking:
-    """Asks the members of a scene, and lets the audience see how they answer."""
+    """Asks the members of a scene, and lets the audience see how they answer, and others hear."""
 
     def __init__(
         self,
@@ -32,12 +38,14 @@ class Asking:
         house: Agency,
         audience: Audience,
         clock: Clock,
+        prompter: Prompter,
     ) -> None:
         self._players = players
         self._transcript = transcript
         self._house = house
         self._audience = audience
         self._clock = clock
+        self._prompter = prompter
 
     async def answer(self, cue: Cue) -> Outcome:
         """Ask the member until it has answered, or cannot.
@@ -49,7 +57,11 @@ class Asking:
             try:
                 return Outcome(await self._ask(cue, request))
             except InvalidRequest as error:
-                return Outcome(None, error.code or "refused")
+                if error.param != CHOICE:
+                    return Outcome(None, error.code or "refused")
+                # Not with this model: then it answers freely, and what it means is read out of it.
+                request = msgspec.structs.replace(request, constraint=None)
+                continue
             except GreenroomError as error:
                 if wait_s is None and isinstance(error, ActorFailed):
                     return await self._recall(cue, request)
@@ -75,6 +87,8 @@ class Asking:
 
     async def _ask(self, cue: Cue, request: TurnRequest) -> TurnDone:
         await self._players.summon(self._transcript.scenario.member(cue.speaker), cue.phase)
+        self._prompter.leave(cue)
+        said = ""
         async with opened(self._house, request) as turn:
             started = turn.started
             self._audience.put(
@@ -89,6 +103,8 @@ class Asking:
                 match event:
                     case TextDelta(text=text) if text:
                         self._audience.put(Token(cue=cue.number, speaker=cue.speaker, text=text))
+                        said += text
+                        self._prompter.prompt(cue, said)
                     case TurnDone():
                         return event
                     case _:  # a token whose character is not complete yet
@@ -108,17 +124,41 @@ class Asking:
         if cue.text or not told:
             told.append(ChatMessage("user", cue.text or "Go on."))
         phase = scenario.script[cue.phase]
+        max_tokens = member.max_tokens or phase.max_tokens or scenario.max_tokens
+        choice = self._choice(cue)
+        if choice is not None:  # it ends by itself, and must be whole
+            max_tokens = max(max_tokens, len(msgspec.json.encode(choice.schema)))
         return TurnRequest(
             messages=tuple(told),
             mode="say",
             agent=agent_of(member, cue.phase),
             namespace=self._players.namespace,
-            max_tokens=member.max_tokens or phase.max_tokens or scenario.max_tokens,
+            max_tokens=max_tokens,
             # Small models like to go on with what the others might say.
-            stop=tuple(f"\n{name}:" for name in scenario.names),
+            stop=(*(f"\n{name}:" for name in scenario.names), *scenario.stop),
             sampling=Sampling(
                 temperature=scenario.temperature,
                 seed=None if scenario.seed is None else scenario.seed + cue.number,
             ),
+            constraint=choice,
             key=self._players.key(cue.number),
         )
+
+    def _choice(self, cue: Cue) -> JsonAnswer | None:
+        """What a ballot or a call may be."""
+        so_far = self._transcript
+        match cue.purpose:
+            case "vote":
+                assert cue.poll is not None
+                vote = so_far.open_polls[cue.poll].vote
+                one = {"enum": list(vote.options)}
+                if vote.method == "majority":
+                    return JsonAnswer(one, CHOICE)
+                many = len(vote.options)
+                ranking = {"type": "array", "items": one, "minItems": many, "maxItems": many}
+                return JsonAnswer(ranking, CHOICE)
+            case "call":
+                cast = so_far.scenario.cast(so_far.scenario.script[cue.phase])
+                return JsonAnswer({"enum": list(cast)}, CHOICE)
+            case "speak":
+                return None

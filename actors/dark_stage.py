@@ -9,6 +9,7 @@ from greenroom.actors.gpu_messages import (
     Count,
     Describe,
     Discard,
+    Extend,
     Finish,
     Generate,
     GpuMessage,
@@ -42,7 +43,7 @@ class DarkStage(Actor[GpuMessage]):
                 return StageCounters()
             case Generate(_, _, reply):
                 reply.fail(Unavailable("no model is loaded"))
-            case Promote() | Finish() | Named() | Discard() | Back():
+            case Promote() | Extend() | Finish() | Named() | Discard() | Back():
                 pass
             case _:
                 assert_never(message)

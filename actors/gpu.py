@@ -14,6 +14,7 @@ from greenroom.actors.gpu_messages import (
     Count,
     Describe,
     Discard,
+    Extend,
     Finish,
     Generate,
     GpuMessage,
@@ -151,6 +152,8 @@ class GpuActor(Actor[GpuMessage]):
                 self._worker.submit(functools.partial(stage.submit, uid, job))
             case Promote(uid):
                 self._worker.submit(functools.partial(stage.promote, uid))
+            case Extend(uid, tokens):
+                self._order(lambda stage: stage.extend(uid, tokens))
             case Finish(uid, keep):
                 self._order(lambda stage: stage.finish(uid, keep))
             case Named(uid, ids):

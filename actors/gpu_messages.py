@@ -43,6 +43,13 @@ class Promote(Message, frozen=True):
     uid: int
 
 
+class Extend(Message, frozen=True):
+    """More of what is rehearsed is known: these tokens follow. Ignored once that is over."""
+
+    uid: int
+    tokens: tuple[int, ...]
+
+
 class Finish(Message, frozen=True):
     """End a job as if it had stopped after its first ``keep`` sampled tokens."""
 
@@ -73,4 +80,4 @@ class Back(Message, frozen=True):
     backing: Backing
 
 
-GpuMessage = Describe | Generate | Promote | Finish | Named | Discard | Count | Back
+GpuMessage = Describe | Generate | Promote | Extend | Finish | Named | Discard | Count | Back

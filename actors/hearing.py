@@ -42,6 +42,7 @@ class Hearing:
         self._held = False  # nothing new begins
         self._hurried = False  # somebody waits for what runs
         self._uid: int | None = None
+        self._events: Channel[JobEvent] | None = None  # of what runs
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -54,7 +55,8 @@ class Hearing:
         """Take a message in as soon as there is time; once, if it has a key."""
         if unknown([message], self._pending):
             self._pending.append(message)
-        self.resume()
+        if not self._held:
+            self.resume()
 
     def attend(self, reply: Channel[Heard], *, settled: bool) -> None:
         """Tell ``reply`` how far it has got; if ``settled``, once nothing is pending."""
@@ -63,6 +65,17 @@ class Hearing:
             self.resume()
         else:
             self._answer(reply)
+
+    async def hold(self) -> bool:
+        """Let nothing new begin until ``resume``, and take off the stage what runs: what is pending
+        is computed together with what is still being said. False while somebody waits for it."""
+        if self._waiting or self._hurried:
+            return False
+        self._held = True
+        if self._events is not None:
+            self._events.cancel()
+        await self._idle.wait()
+        return True
 
     async def pause(self) -> None:
         """Let nothing new begin, and wait for what runs, which is in the foreground now.
@@ -154,21 +167,32 @@ class Hearing:
             text = self._company.facts.text
             prompt = await asyncio.to_thread(beginning, text, draft.prompt, stop)
             draft = msgspec.structs.replace(draft, prompt=prompt, messages=tuple(before))
+        if self._held and not self._hurried:
+            return
         self._uid = uid = secrets.randbits(62)
         try:
             done = await self._run(uid, memory.job(draft, pieces, background=not self._hurried))
         finally:
             self._uid = None
+        if done is None:
+            return
         await memory.grow(draft, None, uid, done)
         if whole:
             self.taken(len(told))
 
-    async def _run(self, uid: int, job: Job) -> JobDone:
+    async def _run(self, uid: int, job: Job) -> JobDone | None:
+        """None when the job was taken off the stage again."""
         async with Channel[JobEvent](capacity=8) as events:
-            self._company.gpu.tell(Generate(uid, job, events))
-            async for event in events:
-                if isinstance(event, JobDone):
-                    return event
+            self._events = events
+            try:
+                self._company.gpu.tell(Generate(uid, job, events))
+                async for event in events:
+                    if isinstance(event, JobDone):
+                        return event
+            finally:
+                self._events = None
+        if events.cancelled:
+            return None
         raise GreenroomError("the stage closed a job without ending it")
 
     def _check_size(self, draft: Draft) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 from greenroom.actors.house_records import ModelCard, Repertoire
 from greenroom.actors.meter import Meter
 from greenroom.actors.reach import Reach
+from greenroom.runtime.records import ChatMessage
 from greenroom.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 class House(Reach, Protocol):
     """One loaded model with its agents; every door (HTTP, WebSocket) talks to this and no further.
 
+    ``overhear`` has an agent get ready for a message of which this much has been said so far, or
+    for none any more; it only saves time, and what is said must be told in full in the end.
     ``meter`` measures turns. ``resolve_model`` raises ``NotFound`` (param "model") for a name that
     is not served. ``ready`` is false until the model is loaded and once draining has begun.
 
@@ -31,6 +34,8 @@ class House(Reach, Protocol):
 
     @property
     def scenes(self) -> "Scenes": ...
+
+    async def overhear(self, namespace: str, agent: str, message: ChatMessage | None) -> None: ...
 
     @property
     def loaded(self) -> bool: ...

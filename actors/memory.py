@@ -59,6 +59,7 @@ class Memory:
         self.system: str | None = None
         self.scope = key.namespace
         self.frame = PLAIN
+        self.rehearsal: int | None = None  # the job that computes ahead what follows the head
         self._handle: int | None = None
         self._copied: tuple[Piece, ...] = ()  # the chain that the handle stands for
 
@@ -174,19 +175,26 @@ class Memory:
         max_tokens: int = 0,
         *,
         background: bool = False,
+        rehearses: bool = False,
     ) -> Job:
-        """The prompt as a job for the stage, which by default generates nothing."""
+        """The prompt as a job for the stage, which by default generates nothing.
+
+        One that ``rehearses`` is open. Any other takes over from it what it can.
+        """
+        ends = (len(draft.prompt.tokens),) if rehearses else ()
         return Job(
             tokens=draft.prompt.tokens,
             pieces=pieces,
             encode_from=chain_length(draft.matched),
-            boundaries=draft.boundaries,
+            boundaries=tuple(b for b in draft.boundaries if b not in ends),
             max_tokens=max_tokens,
             stop_tokens=self._company.facts.text.stop_tokens,
             sampling=sampling,
             handle=self._handle if is_prefix(draft.matched, self._copied) else None,
             background=background,
             scope=draft.namespace,
+            open=rehearses,
+            rehearsal=None if rehearses else self.rehearsal,
         )
 
     async def grow(self, draft: Draft, answer: Answer | None, uid: int, done: JobDone) -> None:

@@ -16,6 +16,7 @@ from greenroom.actors.audience import Audience
 from greenroom.actors.earshot import Earshot
 from greenroom.actors.interjection import Interjection, line_of
 from greenroom.actors.players import Agency, Players
+from greenroom.actors.prompter import Prompter
 from greenroom.runtime.clock import Clock
 from greenroom.runtime.errors import InvalidRequest, Unavailable
 from greenroom.runtime.plot import ending, next_entries
@@ -41,7 +42,8 @@ class Performance:
         self._transcript = transcript
         self._write = write
         self._players = Players(namespace, uid, transcript, house)
-        self._asking = Asking(self._players, transcript, house, audience, clock)
+        self._prompter = Prompter(self._players, transcript, house, clock)
+        self._asking = Asking(self._players, transcript, house, audience, clock, self._prompter)
         self._earshot = Earshot(self._players, transcript, house)
         self._running: dict[asyncio.Task[Outcome], Cue] = {}
         self._told: deque[Interjection] = deque()
@@ -156,6 +158,7 @@ class Performance:
             task.cancel()
         if self._running:
             await asyncio.wait(self._running)
+        await self._prompter.stop()
         for task in self._running:
             if not task.cancelled():
                 task.exception()  # one failure is raised already

@@ -7,6 +7,7 @@ from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import NotFound
 from greenroom.runtime.records import (
     AgentInfo,
+    ChatMessage,
     Forgotten,
     HearRequest,
     SpawnRequest,
@@ -25,6 +26,8 @@ class Agency(Protocol):
     async def forget(self, namespace: str, agent: str) -> Forgotten: ...
 
     async def hear(self, request: HearRequest) -> None: ...
+
+    async def overhear(self, namespace: str, agent: str, message: ChatMessage | None) -> None: ...
 
     async def open_turn(self, request: TurnRequest) -> Channel[TurnEvent]: ...
 
@@ -73,7 +76,12 @@ class Players:
         """
         name = agent_of(member, phase)
         await self._house.spawn(
-            SpawnRequest(namespace=self.namespace, name=name, system=member.system)
+            SpawnRequest(
+                namespace=self.namespace,
+                name=name,
+                system=member.system,
+                overflow=member.overflow,
+            )
         )
 
     async def _release(self, member: Member, phase: int) -> None:

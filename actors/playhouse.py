@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from greenroom.actors.agent_messages import AgentKey, Attend, Hear, Turn
+from greenroom.actors.agent_messages import AgentKey, Attend, Hear, Overhear, Turn
 from greenroom.actors.director_messages import Wake
 from greenroom.actors.gpu_messages import Count
 from greenroom.actors.guard import derive_namespace
@@ -143,6 +143,15 @@ class Playhouse(Verbs):
             async for heard in reply:
                 return heard
         raise ActorStopped(agent)
+
+    async def overhear(self, namespace: str, agent: str, message: ChatMessage | None) -> None:
+        """Have an agent get ready for what is being said; see ``House``."""
+        self._check()
+        ref = await self._director.ask(Wake(AgentKey(namespace, agent), enrol=False))
+        if message is None:
+            ref.tell(Overhear(None))
+        else:
+            await ref.ask(Overhear(message))
 
     async def enrol(self, name: str, system: str | None) -> None:
         """Make the agent unless it is there. Raises Conflict for another system prompt."""

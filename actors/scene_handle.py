@@ -18,6 +18,7 @@ class SceneOptions(TypedDict, total=False):
     moderator: str | None
     max_turns: int | None
     stop_words: Sequence[str]
+    stop: Sequence[str]
     max_tokens: int
     at_once: int
     temperature: float | None

@@ -56,6 +56,9 @@ class Remembering:
     async def forget(self, namespace: str, agent: str) -> Forgotten:
         return await self._house.forget(namespace, agent)
 
+    async def overhear(self, namespace: str, agent: str, message: ChatMessage | None) -> None:
+        """What is still being said is not heard before it is said."""
+
     async def hear(self, request: HearRequest) -> None:
         await self._house.hear(request)
 

@@ -88,7 +88,9 @@ async def round_robin(home: Path) -> dict[str, float]:
         members = [await room.spawn(n, system=f"You are {n}. Be brief. " * 20) for n in names]
         scene = await room.scene("round", members, max_tokens=24, temperature=0.0)
         await scene.say("Talk about the weather.")
-        hurried = [x.timings.ttft_ms for x in await scene.run(9) if x.timings]
+        turns = [(x.timings.ttft_ms, x.usage) for x in await scene.run(9) if x.timings and x.usage]
+        hurried = [ttft_ms for ttft_ms, _ in turns]
+        new = [used.prompt_tokens - used.cached_tokens for _, used in turns[3:]]
         rested: list[float] = []
         nothing: list[float] = []
         for _ in range(6):
@@ -104,6 +106,7 @@ async def round_robin(home: Path) -> dict[str, float]:
         "nothing_new_ms": middle[0],
         "heard_ms": middle[1],
         "without_a_rest_ms": middle[2],
+        "without_a_rest_new_tokens": statistics.median(new),
         "heard_to_nothing_new": middle[1] / middle[0],
         "without_a_rest_to_nothing_new": middle[2] / middle[0],
     }

@@ -72,6 +72,21 @@ class Entrance:
         begun = s.phase is not Phase.WAITING
         return begun or s.resumed <= NEAR or self._resident.size(s.job.handle) > 0
 
+    def lacks(self, uid: int, num_tokens: int, handle: int | None = None) -> bool:
+        """Whether room for so many tokens is not free, unless others give something up.
+
+        The copy of ``handle`` is the sequence's own.
+        """
+        free = self.holdings.free + self._resident.size(handle)
+        return self._ledger.needed(uid, num_tokens) > free
+
+    def grow(self, uid: int, num_tokens: int) -> bool:
+        """Claim room for so many tokens, if it is free."""
+        if self.lacks(uid, num_tokens):
+            return False
+        self._ledger.claim(uid, max(num_tokens, self._ledger.claimed(uid)))
+        return True
+
     def admit(self, uid: int, s: StageSequence) -> Verdict:
         """Claim memory for a sequence that is to get its first chunk; others have theirs.
 
@@ -82,12 +97,12 @@ class Entrance:
         own = self._resident.size(s.job.handle)
         held = self.holdings
         held = msgspec.structs.replace(held, resident=held.resident - own)
-        alone = self._ledger.alone(_room(s))
-        decision = admit(self._ledger.needed(uid, _room(s)), alone, held)
+        alone = self._ledger.alone(room(s))
+        decision = admit(self._ledger.needed(uid, room(s)), alone, held)
         self._free(uid, decision, s.job.handle)
         match decision.verdict:
             case Verdict.NOW:
-                self._ledger.claim(uid, _room(s))
+                self._ledger.claim(uid, room(s))
             case Verdict.NEVER:
                 self._refuse(uid, TooLargeForMemory(alone, held.limit))
             case Verdict.LATER:
@@ -102,7 +117,7 @@ class Entrance:
         """Give up on a job, if it waits for memory."""
         if not s.in_need or s.phase is not Phase.WAITING:
             return False
-        held, alone = self.holdings, self._ledger.alone(_room(s))
+        held, alone = self.holdings, self._ledger.alone(room(s))
         self._refuse(uid, NoMemory(alone, held.free, held.limit, retry_after_s=retry_after_s))
         self._shut.clear()
         return True
@@ -153,6 +168,12 @@ class Entrance:
             self._resident.put(uid, s.cache, s.resumed, s.following(segments), parts)
             self._fit()
 
+    def give_back(self, s: StageSequence) -> None:
+        """What was computed of a sequence is of no use; the decoded copy that it began with is."""
+        if s.job.handle is not None and s.resumed and can_be_resident(s.cache):
+            self._resident.put(s.job.handle, s.cache, s.resumed, (), s.parts)
+            self._fit()
+
     def name(self, uid: int, keys: Sequence[str]) -> None:
         """What a job has brought has these ids: its copy may serve others with the same past."""
         self._resident.name(uid, keys)
@@ -192,5 +213,6 @@ class Entrance:
         self._emit(uid, JobRefused(error))
 
 
-def _room(s: StageSequence) -> int:
+def room(s: StageSequence) -> int:
+    """Tokens that a sequence needs room for from the start: its prompt, and some of its answer."""
     return len(s.job.tokens) + min(s.job.max_tokens, HEADROOM)

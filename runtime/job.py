@@ -33,6 +33,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     reading row beside those who decode. A
     ``matcher``, which is the job's own, keeps what is generated within a grammar. Jobs of one
     ``scope`` that begin alike may share what is computed; with None nothing is shared.
+
+    One that is ``open`` is a rehearsal: more tokens may be given to it, nothing of it is encoded,
+    and it stays until it is cancelled, until memory is short, or until a job comes onto the stage
+    that names it as its ``rehearsal`` and takes over what of it is of use. Its boundaries do not
+    have its end among them.
     """
 
     tokens: tuple[int, ...]
@@ -46,6 +51,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     background: bool = False
     matcher: LLMatcher | None = None
     scope: str | None = None
+    open: bool = False
+    rehearsal: int | None = None
 
 
 class Encoded(msgspec.Struct, frozen=True):
@@ -124,9 +131,9 @@ class JobEnded(msgspec.Struct, frozen=True, tag=True):
 class JobDone(msgspec.Struct, frozen=True, tag=True):
     """The job is off the stage. ``segments`` tile the positions from ``encode_from`` on.
 
-    They may end before the last sampled token: a token whose K and V were never computed (the only
-    token of a one-token answer) is not remembered. The stage may keep a decoded copy of all of it
-    under the job's uid, for the next turn to take as its ``handle``.
+    There are none of a rehearsal. They may end before the last sampled token: a token whose K and V
+    were never computed (the only token of a one-token answer) is not remembered. The stage may keep
+    a decoded copy of all of it under the job's uid, for the next turn to take as its ``handle``.
     """
 
     segments: tuple[Encoded, ...]

@@ -26,6 +26,11 @@ class StageLimits(msgspec.Struct, frozen=True):
     memory_bytes: int
     max_rows: int = 0
 
+    @property
+    def grid(self) -> int | None:
+        """The size of every chunk but the last, where that is fixed."""
+        return self.chunk_tokens if self.schedule == "fixed" else None
+
     def budget(self, pace: Pace, quiet_s: float) -> Budget:
         """The limits of a step at this pace, when the foreground has had nothing for ``quiet_s``.
 

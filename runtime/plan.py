@@ -48,8 +48,9 @@ class SequenceView(msgspec.Struct, frozen=True):
 
     ``remaining`` prompt tokens still need a forward pass, ``context`` ones are before them.
     ``order`` grows with arrival; ``last_planned`` is the number of the step that last gave it a
-    chunk. Behind the remaining tokens more may come if it is ``open``. One that ``reads`` is a row
-    of the decode batch; one that is not ``near`` takes a while to be brought on stage.
+    chunk. ``beyond`` the remaining ones so many tokens are known, and if it is ``open`` more may
+    come. One that ``reads`` is a row of the decode batch; one that is not ``near`` takes a while to
+    be brought on stage.
     """
 
     uid: int
@@ -59,6 +60,7 @@ class SequenceView(msgspec.Struct, frozen=True):
     last_planned: int = -1
     lane: Lane = Lane.FOREGROUND
     context: int = 0
+    beyond: int = 0
     open: bool = False
     reads: bool = False
     near: bool = True
@@ -82,6 +84,11 @@ class Budget(msgspec.Struct, frozen=True):
     cost: ChunkCost
     max_background_s: float
     max_rows: int = 0
+
+    @property
+    def grid(self) -> int | None:
+        """The size of every chunk but the last, where that is fixed."""
+        return self.chunk_tokens if self.schedule == "fixed" else None
 
 
 class StepPlan(msgspec.Struct, frozen=True):
@@ -134,15 +141,16 @@ def _hearing(sequences: Sequence[SequenceView], budget: Budget) -> list[Sequence
         for s in sequences
         if s.lane is Lane.BACKGROUND
         and s.phase in (Phase.PREFILL, Phase.WAITING)
-        and due(s, budget)
+        and due(s, budget.grid)
     ]
 
 
-def due(s: SequenceView, budget: Budget) -> int:
-    """How many of its remaining tokens can be computed now: a fixed chunk is not cut short where
-    more is to come."""
-    fixed = budget.schedule == "fixed" and s.open
-    return s.remaining - s.remaining % budget.chunk_tokens if fixed else s.remaining
+def due(s: SequenceView, grid: int | None) -> int:
+    """How many of its remaining tokens can be computed now: a chunk of a fixed size, the ``grid``,
+    is not cut short where more is to come."""
+    if grid and s.open and not s.beyond:
+        return s.remaining - s.remaining % grid
+    return s.remaining
 
 
 def _background(sequences: Sequence[SequenceView], budget: Budget) -> tuple[int, int] | None:
@@ -171,7 +179,8 @@ def _readers(
 
 
 def _worth_reading(s: SequenceView) -> bool:
-    return s.near and s.remaining >= (WORTH_FOLLOWING if s.open else WORTH_READING)
+    known = s.remaining + s.beyond
+    return s.near and known >= (WORTH_FOLLOWING if s.open else WORTH_READING)
 
 
 def decode_gap_s(wanted_s: float, decode_step_s: float) -> float:

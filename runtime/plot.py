@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from greenroom.runtime.ballot import Ballot, announcement, ask_for, read_ranking, tally
+from greenroom.runtime.records import ChatMessage
 from greenroom.runtime.scenario import Vote
 from greenroom.runtime.script import Situation, after, named_in, next_speakers, upcoming
 from greenroom.runtime.transcript import (
@@ -18,7 +19,11 @@ from greenroom.runtime.transcript import (
     Poll,
     Silence,
     Transcript,
+    said_as,
 )
+
+FOLLOWERS = 2
+"""Members at most who get ready while another speaks."""
 
 
 def situation(so_far: Transcript, budget: int | None = None) -> Situation:
@@ -48,10 +53,10 @@ def next_entries(so_far: Transcript, budget: int | None = None) -> list[Entry]:
 
     When no cue is open either, the scene rests: it is over, or ``budget`` is used up.
     """
+    for poll in so_far.open_polls.values():  # one may be held when all is over, too
+        return _poll_on(so_far, poll)
     if so_far.ended is not None:
         return []
-    for poll in so_far.open_polls.values():
-        return _poll_on(so_far, poll)
     if so_far.phase < 0:
         return _begin(so_far, 0)
     if so_far.stopped is not None or so_far.turns_left() == 0:
@@ -67,6 +72,32 @@ def next_entries(so_far: Transcript, budget: int | None = None) -> list[Entry]:
 def who_is_next(so_far: Transcript) -> str | None:
     """Who speaks after those who speak now, where that is known."""
     return None if so_far.ended or so_far.open_polls else upcoming(situation(so_far))
+
+
+def listeners(so_far: Transcript, cue: Cue) -> list[str]:
+    """Who gets ready to hear what is said under a cue, whoever speaks next first.
+
+    Two at most, since each takes the memory of a sequence on stage; nobody while several speak,
+    whose lines come in an order that is not known yet.
+    """
+    if cue.purpose != "speak" or len(so_far.open_cues) != 1:
+        return []
+    names = so_far.scenario.names
+    at = names.index(cue.speaker)
+    heard = [n for n in (*names[at + 1 :], *names[:at]) if cue.to is None or n in cue.to]
+    following = who_is_next(so_far)
+    return sorted(heard, key=lambda name: name != following)[:FOLLOWERS]
+
+
+def heard_so_far(cue: Cue, said: str) -> ChatMessage | None:
+    """What of an answer that is not complete is heard for sure: whole words, as the line will have
+    them. None while there are none."""
+    *whole, _ = re.split(r"\s+(?=\S*$)", said, maxsplit=1)
+    text = spoken_text("".join(whole), cue.speaker)
+    if not text:
+        return None
+    line = Line(number=cue.number, phase=cue.phase, text=text, speaker=cue.speaker, to=cue.to)
+    return ChatMessage("user", text, said_as(line), heard=True)
 
 
 def cue_for(so_far: Transcript, name: str) -> list[Entry]:

@@ -58,6 +58,8 @@ class StageSequence:
             self.planned,
             self.lane,
             context=self.computed,
+            beyond=len(self.job.tokens) - stop,
+            open=self.job.open,
             reads=self.in_batch,
             near=near,
         )
@@ -65,7 +67,8 @@ class StageSequence:
     @property
     def headroom(self) -> int:
         """Tokens for which there should be room behind the ``computed`` ones."""
-        return len(self.job.tokens) - self.computed + min(self.job.max_tokens, HEADROOM)
+        behind = HEADROOM if self.job.open else min(self.job.max_tokens, HEADROOM)
+        return len(self.job.tokens) - self.computed + behind
 
     def pieces(self) -> list[tuple[Payload, int]]:
         """The job's pieces, the last ones shortened to the ``resumed`` tokens."""

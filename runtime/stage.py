@@ -12,13 +12,14 @@ from greenroom.runtime.admission import Backing, Verdict
 from greenroom.runtime.batch import DecodeBatch, Row
 from greenroom.runtime.codec import Codec
 from greenroom.runtime.counters import StageCounters
-from greenroom.runtime.entrance import Entrance
+from greenroom.runtime.entrance import Entrance, room
 from greenroom.runtime.job import Emit, Job, JobDone, JobEnded, JobProgress, JobStarted, JobTokens
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.pace import Pace
-from greenroom.runtime.plan import Lane, Phase, SequenceView, StepPlan, plan
+from greenroom.runtime.plan import Lane, Phase, SequenceView, StepPlan, due, plan
 from greenroom.runtime.reading import Reading, reads
 from greenroom.runtime.records import FinishReason
+from greenroom.runtime.rehearsals import Rehearsals
 from greenroom.runtime.sequence import StageSequence
 from greenroom.runtime.sharing import Sharing
 from greenroom.runtime.snapshot import take
@@ -31,9 +32,10 @@ class Stage:
     Every method is called on the thread that owns MLX. ``emit`` gets each job's events in order:
     ``JobStarted``, ``JobTokens`` …, ``JobEnded`` (unless ``finish`` came first), and ``JobDone``
     once ``finish`` was called; nothing after a ``cancel``. A job that generates nothing has only
-    the first and the last of these. Before all of them may come ``JobWaits``, and ``JobRefused``
-    instead of them. ``pool`` helps to encode and decode segments; ``flush`` is called when tokens
-    have been emitted that should not wait for the rest of a step.
+    the first and the last of these, a rehearsal that has not begun only the last. Before all of
+    them may come ``JobWaits``, and ``JobRefused`` instead of them. ``pool`` helps to encode and
+    decode segments; ``flush`` is called when tokens have been emitted that should not wait for the
+    rest of a step.
     """
 
     def __init__(
@@ -63,15 +65,20 @@ class Stage:
         self._busy_at = now()  # when the foreground had something to do
         self.counters = StageCounters()
         self._entrance = Entrance(spec, limits, emit, self.counters, pool)
-        grid = limits.chunk_tokens if limits.schedule == "fixed" else None
-        self._sharing = Sharing(spec, self._sequences, self._batch, grid)
+        self._sharing = Sharing(spec, self._sequences, self._batch, limits.grid)
+        self._rehearsals = Rehearsals(
+            self._sequences, self._batch, self._entrance, emit, self._gone
+        )
 
     @property
     def idle(self) -> bool:
         """Whether a step would do nothing."""
         still = all(
-            s.phase is Phase.ENDED or self._entrance.waits(s) or self._sharing.waits(s)
-            for s in self._sequences.values()
+            s.phase is Phase.ENDED
+            or (s.job.open and not due(s.view(uid), self._limits.grid))
+            or self._entrance.waits(s)
+            or self._sharing.waits(s)
+            for uid, s in self._sequences.items()
         )
         return still and not self._entrance.unsettled
 
@@ -94,6 +101,11 @@ class Stage:
         self._order += 1
         self.counters.jobs += 1
 
+    def extend(self, uid: int, tokens: Sequence[int]) -> None:
+        """Give more tokens to a rehearsal; one that is over is ignored."""
+        if self._rehearsals.extend(uid, tokens):
+            self._sharing.forget(self._sequences[uid])
+
     def back(self, backing: Backing) -> None:
         """What memories beside the stage take from now on."""
         self._entrance.back(backing)
@@ -109,6 +121,9 @@ class Stage:
     def cancel(self, uid: int) -> None:
         """Take a job off the stage at once and forget it; unknown and finished jobs are ignored."""
         if uid not in self._sequences:
+            return
+        if self._sequences[uid].job.open:
+            self._rehearsals.end(uid)
             return
         self.counters.cancelled += 1
         if self._gone(uid).in_batch:
@@ -179,7 +194,12 @@ class Stage:
 
     def _admit(self, uid: int) -> bool:
         """Whether a sequence that is to be computed has memory for it."""
-        verdict = self._entrance.admit(uid, self._sequences[uid])
+        s = self._sequences[uid]
+        if s.job.open:
+            return self._rehearsals.admit(uid) and self._entrance.admit(uid, s) is Verdict.NOW
+        if s.phase is Phase.WAITING:
+            self._rehearsals.make_room(uid, room(s), s.job.handle)
+        verdict = self._entrance.admit(uid, s)
         if verdict is Verdict.NEVER:
             self._gone(uid)
         return verdict is Verdict.NOW
@@ -201,11 +221,12 @@ class Stage:
             s.computed = source.position
         self._emit(uid, JobStarted(cached_tokens=s.computed))
         resident = False
-        if source is None:
-            resident = self._entrance.enter(s)
-        else:
+        if source is not None:
             self._sharing.enter(s, source)
             self.counters.shared_tokens += source.position - s.resumed
+        self._rehearsals.end(s.job.rehearsal)
+        if source is None:
+            resident = self._entrance.enter(s)
         s.restore_s = self._now() - s.admitted_at
         self.counters.queue_s.add(s.admitted_at - s.submitted_at)
         self.counters.restored(s.computed, s.restore_s, resident=resident)
@@ -234,7 +255,7 @@ class Stage:
             return
         mx.eval(states)
         self._count_chunk(s, num_tokens, started, beside=beside)
-        if stop == len(s.job.tokens):
+        if stop == len(s.job.tokens) and not s.job.open:
             self._encode(uid, s, 0)
         elif s.job.max_tokens:
             self._emit(uid, JobProgress(stop))
@@ -301,7 +322,7 @@ class Stage:
         if self._reading.advance(uid):
             self._pace.disturbed()
             s = self._sequences[uid]
-            if s.computed == len(s.job.tokens):
+            if s.computed == len(s.job.tokens) and not s.job.open:
                 self._encode(uid, s, 0)
 
     def _apply(self, row: Row, now: float) -> None:
@@ -312,10 +333,15 @@ class Stage:
             s.cache, s.kept = row.cache, s.emitted
             s.in_batch = False
             self._end(row.uid, s, row.reason)
-        elif not self._entrance.has_room(row.uid, len(s.job.tokens) + s.emitted):
+        elif not self._has_room(row.uid, len(s.job.tokens) + s.emitted):
             s.cache, s.kept = self._batch.leave(row.uid), s.emitted
             s.in_batch = False
             self._end(row.uid, s, "length", out_of_memory=True)
+
+    def _has_room(self, uid: int, num_tokens: int) -> bool:
+        """Whether there is memory for one more token after so many."""
+        self._rehearsals.make_room(uid, num_tokens + 1)
+        return self._entrance.has_room(uid, num_tokens)
 
     def _end(
         self, uid: int, s: StageSequence, reason: FinishReason, *, out_of_memory: bool = False

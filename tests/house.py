@@ -23,6 +23,7 @@ from greenroom.runtime.errors import NotFound
 from greenroom.runtime.inspect import SystemInfo
 from greenroom.runtime.records import (
     AgentInfo,
+    ChatMessage,
     Forgotten,
     Heard,
     HearRequest,
@@ -128,6 +129,9 @@ class SmallHouse:
         if self.refusal is not None:
             raise self.refusal
         self.told.append(request)
+
+    async def overhear(self, namespace: str, agent: str, message: ChatMessage | None) -> None:
+        pass
 
     async def heard(self, namespace: str, agent: str, *, settled: bool = True) -> Heard:
         return Heard(0 if settled else len(self.told), "0badc0de")

@@ -149,7 +149,11 @@ class Repertory(SmallHouse):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def overhear(self, namespace: str, agent: str, message: ChatMessage | None) -> None:
+        pass
+
     async def open_turn(self, request: TurnRequest) -> Channel[TurnEvent]:
+        self.requests.append(request)
         reply: Channel[TurnEvent] = Channel(64)
         task = asyncio.ensure_future(self._take(request, reply))
         self._tasks.add(task)
@@ -191,6 +195,8 @@ class Repertory(SmallHouse):
                 return await self._say(agent, message.content, reply)
         if not request.messages:
             raise NotFound("nothing was answered under this key")
+        if fate == "bound":
+            raise InvalidRequest("no grammar here", param="choice")
         if fate == "refused":
             raise InvalidRequest("too long", code="context_length_exceeded")
         brought = {m.key for m in request.messages if m.key}

@@ -148,6 +148,7 @@ def with_background(draw: st.DrawFn) -> list[SequenceView]:
             s,
             lane=Lane.BACKGROUND,
             remaining=draw(st.integers(0, 100)) if s.remaining else 0,
+            beyond=draw(st.integers(0, 60)),
             open=draw(st.booleans()),
             reads=s.phase is Phase.PREFILL and draw(st.booleans()),
             near=s.phase is Phase.PREFILL or draw(st.booleans()),
@@ -179,7 +180,7 @@ def test_the_background_gets_on_when_and_only_when_the_foreground_has_nothing_to
         for s in sequences
         if s.lane is Lane.BACKGROUND
         and s.phase in (Phase.WAITING, Phase.PREFILL)
-        and due(s, budget)
+        and due(s, budget.grid)
     ]
     assert (step.background is not None) == (
         bool(hearing) and step.prefill is None and not step.decode
@@ -238,7 +239,8 @@ def test_a_row_is_taken_whenever_it_is_worth_it(
         if s.lane is Lane.BACKGROUND
         and s.phase in (Phase.WAITING, Phase.PREFILL)
         and s.near
-        and s.remaining >= (WORTH_FOLLOWING if s.open else WORTH_READING)
+        and s.remaining
+        and s.remaining + s.beyond >= (WORTH_FOLLOWING if s.open else WORTH_READING)
     ]
     if step.decode and worth and budget.schedule == "adaptive":
         assert len(step.read) >= min(len(worth), budget.max_rows - len(step.decode))

@@ -11,8 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from greenroom.actors.interjection import line_of
 from greenroom.actors.scene_messages import Interrupted, Speaking, Tell, Token
-from greenroom.runtime.errors import Conflict, GreenroomError, InvalidRequest, NotFound, StageFailed
+from greenroom.runtime.constraint import JsonAnswer
+from greenroom.runtime.errors import (
+    ActorStopped,
+    Conflict,
+    GreenroomError,
+    InvalidRequest,
+    NotFound,
+    StageFailed,
+)
 from greenroom.runtime.records import ChatMessage
 from greenroom.runtime.scenario import Member, Order, Phase, Scenario, Vote
 from greenroom.runtime.scene_file import checked
@@ -307,6 +316,151 @@ def test_a_turn_that_fails_is_taken_again_and_a_stage_that_stays_down_stops_the_
     perform(world, scenario(Phase(turns=3)), fates=["crash"] * 5)
     assert speakers(world) == ["bob", "cid"]
     assert [e.reason for e in entries_of(world) if isinstance(e, Silence)] == ["failed"]
+
+
+def test_when_all_is_over_a_vote_can_still_be_held() -> None:
+    house = Repertory(World(), answer)
+
+    async def main() -> None:
+        evening = Evening(house)
+        async with evening.system:
+            await evening.scenes.create("", scenario(Phase(turns=1)))
+            await all_of(await evening.scenes.perform("", "s"))
+            vote = Vote(question="Tea?", options=OPTIONS, method="ranked")
+            tally = await evening.scenes.tally("", "s", vote)
+            assert tally.num_valid + tally.num_invalid == 3
+            assert await all_of(await evening.scenes.perform("", "s")) == []
+
+    run(main)
+    (held,) = (e for e in house.requests if e.constraint is not None and e.agent == "bob")
+    assert held.constraint == JsonAnswer(
+        {"type": "array", "items": {"enum": list(OPTIONS)}, "minItems": 3, "maxItems": 3}, "choice"
+    )
+
+
+def test_a_model_that_cannot_be_held_to_the_options_is_asked_freely() -> None:
+    house = Repertory(World(), answer, ["bound"] * 3)
+
+    async def main() -> None:
+        evening = Evening(house)
+        async with evening.system:
+            await evening.scenes.create("", scenario())
+            tally = await evening.scenes.tally("", "s", Vote(question="Tea?", options=OPTIONS))
+            assert tally.num_absent == 0
+
+    run(main)
+    assert [r.constraint is None for r in house.requests] == [False] * 3 + [True] * 3
+
+
+def test_two_scenes_share_an_agent_who_hears_and_says_everything_once() -> None:
+    house = Repertory(World(), answer)
+    plans = [
+        checked(Scenario(name=name, members=members, phases=(Phase(turns=8),)))
+        for name, members in (
+            ("one", (Member(name="ann", agent="ann"), Member(name="bob", agent="bob"))),
+            ("two", (Member(name="bob", agent="bob"), Member(name="cid", agent="cid"))),
+        )
+    ]
+
+    async def main() -> None:
+        evening = Evening(house)
+        async with evening.system:
+            for plan in plans:
+                await evening.scenes.create("", plan)
+            channels = [await evening.scenes.perform("", plan.name) for plan in plans]
+            await asyncio.gather(*(all_of(channel) for channel in channels))
+
+    run(main)
+    world = house.world
+    lines = [e for entries in world.entries.values() for e in entries if isinstance(e, Line)]
+    assert len(lines) == 16
+    keys = [m.key for m in world.memories["bob"] if m.key]
+    assert len(set(keys)) == len(keys)
+    known = {m.content for m in world.memories["bob"]}
+    last = max(x.number for x in lines if x.speaker == "bob")
+    assert {x.text for x in lines if x.speaker == "bob" or x.number < last - 4} <= known
+
+
+def test_who_is_forgotten_in_mid_scene_is_itself_again_and_remembers_from_there() -> None:
+    house = Repertory(World(), answer)
+
+    async def main() -> None:
+        evening = Evening(house)
+        scenes = evening.scenes
+        async with evening.system:
+            members = tuple(Member(name=n, agent=n, system=f"You are {n}.") for n in NAMES[:3])
+            await scenes.create("", checked(Scenario(name="s", members=members)))
+            async with await scenes.perform("", "s", turns=9) as events:
+                async for event in events:
+                    if isinstance(event, Line) and event.speaker == "bob":
+                        await house.forget("", "bob")
+                        house.spawned.clear()
+                        break
+                _ = [event async for event in events]
+
+    run(main)
+    assert next(r.system for r in house.spawned if r.name == "bob") == "You are bob."
+    assert speakers(house.world) == [*NAMES[:3]] * 3
+    known = [m.content for m in house.world.memories["bob"]]
+    assert "utterance 1 of ann" not in known
+    assert {f"utterance {n} of {NAMES[(n - 1) % 3]}" for n in range(3, 9)} <= set(known)
+
+
+def test_a_scene_that_is_deleted_while_it_runs_stops_and_its_name_is_free() -> None:
+    house = Repertory(World(), answer)
+
+    async def main() -> None:
+        evening = Evening(house)
+        scenes = evening.scenes
+        async with evening.system:
+            await scenes.create("", scenario())
+            performing = await scenes.perform("", "s", turns=99)
+            watching = await scenes.watch("", "s")
+            await anext(performing)
+            await scenes.delete("", "s")
+            with pytest.raises(ActorStopped):
+                await all_of(performing)
+            assert not [e for e in await all_of(watching) if isinstance(e, Ended)]
+            assert house.talking == 0
+            await scenes.create("", scenario(max_turns=1))
+            assert (await scenes.info("", "s")).turns == 0
+            await all_of(await scenes.perform("", "s"))
+
+    run(main)
+
+
+def test_a_transcript_of_a_thousand_lines() -> None:
+    world = World()
+    perform(world, scenario(Phase(turns=1000), names=NAMES[:2]))
+    assert speakers(world) == [*NAMES[:2]] * 500
+    assert len(Transcript(scenario(names=NAMES[:2]), entries_of(world)).lines) == 1000
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        (Tell("Hi.", "Zoe\u0308"), "is_member"),
+        (Tell("Hi.", "ZO\u00cb"), "is_member"),
+        (Tell("Hi.", "Eve\nzo\u00eb"), "invalid_name"),
+        (Tell("Hi.", " "), "invalid_name"),
+        (Tell("Hi.", None, ()), "empty_array"),
+        (Tell("Hi.", None, ("eve",)), "no_such_member"),
+        (Tell(" \n"), "empty_string"),
+        (Tell("x" * 65_537), "string_above_max_length"),
+    ],
+)
+def test_nobody_speaks_for_a_member_or_to_nobody(told: Tell, code: str) -> None:
+    so_far = Transcript(scenario(names=("zo\u00eb", "bob")))
+    with pytest.raises(InvalidRequest) as refused:
+        line_of(so_far, told)
+    assert refused.value.code == code
+
+
+def test_whispers_find_their_member_however_its_name_is_composed() -> None:
+    line = line_of(
+        Transcript(scenario(names=("zo\u00eb", "bob"))), Tell("Psst.", None, ("zoe\u0308",))
+    )
+    assert line.to == ("zo\u00eb",)
 
 
 # -- whatever happens

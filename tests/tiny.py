@@ -113,13 +113,16 @@ class StageRig:
         scope: str | None = None,
         keys: Sequence[str] | None = None,
         encodes: bool = True,
+        rehearses: bool = False,
+        rehearsal: int | None = None,
     ) -> None:
         """Submit a prompt whose first tokens are the ``pieces``, cut where they may be stood on.
 
-        One that does not encode is a second answer to a prompt.
+        One that does not encode is a second answer to a prompt; one that rehearses is open.
         """
         pieces = standing(self.spec, pieces)
         known = pieces[-1].stop if pieces else 0
+        ends = (system_end,) if rehearses else (system_end, len(tokens))
         job = Job(
             tokens=tuple(tokens),
             pieces=tuple(
@@ -127,7 +130,7 @@ class StageRig:
                 for p, key in zip(pieces, keys or [""] * len(pieces), strict=True)
             ),
             encode_from=known if encodes else len(tokens),
-            boundaries=tuple(b for b in (system_end, len(tokens)) if encodes and b > known),
+            boundaries=tuple(b for b in ends if encodes and b > known),
             max_tokens=max_tokens,
             stop_tokens=stop_tokens,
             sampling=sampling,
@@ -135,6 +138,8 @@ class StageRig:
             background=background,
             matcher=matcher,
             scope=scope,
+            open=rehearses,
+            rehearsal=rehearsal,
         )
         self.stage.submit(uid, job)
 
