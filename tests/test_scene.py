@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from greenroom.actors.interjection import line_of
 from greenroom.actors.scene_messages import Interrupted, Speaking, Tell, Token
-from greenroom.runtime.cell import State
 from greenroom.runtime.constraint import JsonAnswer
 from greenroom.runtime.errors import (
     ActorStopped,
@@ -26,6 +25,7 @@ from greenroom.runtime.errors import (
 from greenroom.runtime.records import ChatMessage
 from greenroom.runtime.scenario import Member, Order, Phase, Scenario, Vote
 from greenroom.runtime.scene_file import checked
+from greenroom.runtime.state import State
 from greenroom.runtime.testkit import run
 from greenroom.runtime.transcript import (
     Call,
