@@ -125,7 +125,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "start": Scenario(
         memories.starting,
         "From the start of the process until it answers GET /v1/models, and until the first token"
-        " of a short prompt.",
+        " of a short prompt. mlx-lm answers before it has loaded the model, which the first turn"
+        " then waits for: only that is compared.",
         15,
     ),
     "writes": Scenario(

@@ -13,6 +13,8 @@ from benchmarks.scenarios import SCENARIOS, more_is_better
 US = "greenroom"
 KEEPING = {"written MB": "SIGKILL", "on disk after SIGTERM MB": "SIGTERM"}
 """Bytes are compared with those only whose memory outlives this end of a process."""
+UNLOADED = "ready s"
+"""Not compared: some answer before they have loaded anything, and load at the first turn."""
 SINGLE = 0.05
 """By what share a single measurement may be off, for want of an interval."""
 
@@ -49,7 +51,7 @@ def compared(cells: Sequence[Cell], *, mlx: bool) -> Iterator[Standing]:
         for name in us.names if us else ():
             ours = us.figure(name) if us else None
             best = _best(name, others)
-            if ours is None or best is None or " / " in name:
+            if ours is None or best is None or " / " in name or name == UNLOADED:
                 continue
             other, theirs = best
             times = theirs.median / ours.median
