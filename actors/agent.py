@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from functools import partial
 from typing import assert_never
 
 import msgspec
@@ -18,7 +19,7 @@ from greenroom.actors.agent_messages import (
     Turn,
     Vanish,
 )
-from greenroom.actors.choice import Choice, Terms, siblings, terms, together
+from greenroom.actors.choice import Choice, Terms, asks_much, siblings, terms, together
 from greenroom.actors.company import Company
 from greenroom.actors.custodian_messages import Erase
 from greenroom.actors.drafting import Drafting
@@ -160,7 +161,8 @@ class AgentActor(Actor[AgentMessage]):
         draft, pieces = await self._memory.match(draft)
         sampling = fill_sampling(turn.request.sampling, facts)
         end = draft.prompt.spans[-1].text
-        agreed = await asyncio.to_thread(terms, facts.text, turn.request, sampling, end)
+        agree = partial(terms, facts.text, turn.request, sampling, end)
+        agreed = await asyncio.to_thread(agree) if asks_much(turn.request) else agree()
         job = self._memory.job(draft, pieces, agreed.sampling, max_tokens)
         await self._perform(turn, draft, job, agreed, len(heard), notices)
 

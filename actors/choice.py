@@ -58,10 +58,17 @@ class Terms(msgspec.Struct, frozen=True):
     notices: tuple[str, ...] = ()
 
 
+def asks_much(request: TurnRequest) -> bool:
+    """Whether the terms of a request take more than a look at it."""
+    forms = request.constraint is not None or bool(request.tools)
+    return forms or request.sampling.top_logprobs is not None
+
+
 def terms(text: Text, request: TurnRequest, sampling: Sampling, prompt: str) -> Terms:
     """The terms of a request whose rendered prompt ends with ``prompt``.
 
-    Takes a second for the first turn that needs the vocabulary: to be called off the event loop.
+    Takes a second for the first turn that needs the vocabulary: to be called off the event loop
+    where the request ``asks_much``.
     Raises InvalidRequest for a schema that cannot be enforced.
     """
     marks = text.marks if request.prompt is None else BARE

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from greenroom.actors.fields import shallow
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.records import ChatMessage, Role, ToolCall
 
@@ -114,7 +115,8 @@ def _call(call: Call, path: str) -> ToolCall:
         raise _missing(f"{path}.function.name")
     arguments = call.function.arguments
     if not isinstance(arguments, str):
-        arguments = msgspec.json.encode(arguments).decode()
+        deep = f"{path}.function.arguments"
+        arguments = msgspec.json.encode(shallow(deep, arguments)).decode()
     return ToolCall(call.id, call.function.name, arguments)
 
 

@@ -32,8 +32,7 @@ class Earshot:
                 continue
             agent = self._players.agent(member)
             since = self._heard.get(agent, 0)
-            lines = so_far.unheard(member, so_far.next_number, so_far.phase)
-            new = [line for line in lines if line.number >= since]
+            new = so_far.unheard(member, so_far.next_number, so_far.phase, since)
             with contextlib.suppress(GreenroomError):
                 if new:
                     await self._players.summon(member, max(0, so_far.phase))

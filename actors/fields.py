@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -12,6 +12,9 @@ from greenroom.runtime.errors import InvalidRequest
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 Number = TypeVar("Number", int, float)
+
+MAX_DEPTH = 100
+"""How deep what is not typed may be nested."""
 
 # msgspec tells the path of a bad value only inside its message; this is the one place to read it.
 _PATH = re.compile(r"^(?P<what>.*?) - at `\$\.?(?P<path>[^`]*)`$", re.DOTALL)
@@ -51,6 +54,25 @@ def refuse_unknown(given: Collection[str], known: Collection[str]) -> None:
             raise InvalidRequest(
                 f"Unknown parameter: {name}.{hint}", param=name, code="unknown_parameter"
             )
+
+
+def shallow(param: str, value: T) -> T:
+    """The value, which may be of any form; raises ``InvalidRequest`` if it is nested too deeply for
+    templates and grammars, which follow it by recursion."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += each.values()
+            elif isinstance(each, list):
+                inner += each
+        if not inner:
+            return value
+        level = inner
+    raise InvalidRequest(
+        f"{param} is nested more than {MAX_DEPTH} deep.", param=param, code="out_of_range"
+    )
 
 
 def within(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from greenroom.actors.cors import Cors
@@ -94,6 +95,7 @@ async def serve_http(house: House, host: str, port: int) -> AsyncIterator[str]:
         handler_cancellation=True,
         shutdown_timeout=drain_s,
         access_log=None,
+        logger=_protocol_log(),
     )
     await runner.setup()
     try:
@@ -149,4 +151,20 @@ async def _edge(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def _stamp(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
+    # What aiohttp refuses before all middlewares has no id yet.
+    response.headers[REQUEST_ID_HEADER] = request.get(REQUEST_ID) or request_id(None)
+
+
+def _protocol_log() -> logging.Logger:
+    """Where aiohttp writes what is wrong with connections: not what was sent, as it would."""
+    protocol = logging.getLogger("greenroom.http.protocol")
+    protocol.addFilter(_without_content)  # once: it is known again
+    return protocol
+
+
+def _without_content(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, HttpProcessingError):
+        return True
+    log.info("a malformed request was refused (%s)", type(error).__name__)
+    return False

@@ -11,6 +11,9 @@ from greenroom.runtime.names import MAX_NAME_LENGTH
 from greenroom.runtime.scenario import Scenario
 from greenroom.runtime.transcript import Line, Transcript
 
+MAX_TEXT = 65_536
+"""Characters of a line from outside. One that outgrows a member's context window silences it."""
+
 
 class Interjection(msgspec.Struct, frozen=True):
     """Something to be said while a scene is performed, as soon as it can be written down."""
@@ -38,6 +41,12 @@ def line_of(transcript: Transcript, told: Tell) -> Line:
     text = told.text.strip()
     if not text:
         raise InvalidRequest("there is nothing to say", param="text", code="empty_string")
+    if len(text) > MAX_TEXT:
+        raise InvalidRequest(
+            f"a line has at most {MAX_TEXT} characters, not {len(text)}",
+            param="text",
+            code="string_above_max_length",
+        )
     speaker = None if told.speaker is None else _guest(scenario, told.speaker)
     # As the members spell their names; raises for whoever is none.
     to = None if told.to is None else tuple(scenario.member(name).name for name in told.to)

@@ -83,6 +83,9 @@ def taking_in(limit_s: float, turns: Turnstile, asking: Collection[Handler]) -> 
         if asks:
             turns.check()
         if request.can_read_body and not request.path.endswith(_LONG_BODIES):
+            most, length = request.client_max_size, request.content_length or 0
+            if length > most:  # which it says itself: nothing of it is waited for
+                raise web.HTTPRequestEntityTooLarge(max_size=most, actual_size=length)
             try:
                 async with asyncio.timeout(limit_s):
                     await request.read()

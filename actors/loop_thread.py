@@ -4,7 +4,7 @@ import asyncio
 import atexit
 import ctypes
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import TracebackType
@@ -61,17 +61,18 @@ class LoopThread:
 
     def iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
         """The same for an iterator; leaving the loop closes it there."""
+        running: set[asyncio.Task[Any]] = set()
         try:
             while True:
                 try:
-                    item = self.run(_next(source))
+                    item = self.run(_next(source, running))
                 except StopAsyncIteration:
                     return
                 yield item
         finally:
             aclose = getattr(source, "aclose", None)
             if aclose is not None and not self._abandoned:
-                self.run(aclose())
+                self.run(_close(aclose, running))
 
     @contextmanager
     def holding(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
@@ -123,5 +124,15 @@ class LoopThread:
                 self._loop.close()
 
 
-async def _next(source: AsyncIterator[T]) -> T:
+async def _next(source: AsyncIterator[T], running: set[asyncio.Task[Any]]) -> T:
+    task = asyncio.current_task()
+    assert task is not None
+    running.add(task)
+    task.add_done_callback(running.discard)
     return await anext(source)
+
+
+async def _close(aclose: Callable[[], Awaitable[object]], running: set[asyncio.Task[Any]]) -> None:
+    if running:  # whoever waited was interrupted; its wait here is being cancelled
+        await asyncio.wait(running)
+    await aclose()

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from greenroom.actors.conversation import Message, read_messages
-from greenroom.actors.fields import decode, refuse_unknown, within
+from greenroom.actors.fields import decode, refuse_unknown, shallow, within
 from greenroom.actors.identity import AGENT_HEADER, session_hint, speaker
 from greenroom.actors.options import Options, sampling, stops, token_limit
 from greenroom.actors.tooling import (
@@ -202,7 +202,7 @@ def _template_kwargs(chat: ChatBody) -> dict[str, Any]:
     if chat.reasoning_effort is not None:
         given["reasoning_effort"] = chat.reasoning_effort
         given["enable_thinking"] = chat.reasoning_effort not in _NO_THOUGHT
-    return given | (chat.chat_template_kwargs or {})
+    return given | shallow("chat_template_kwargs", chat.chat_template_kwargs or {})
 
 
 def _max_tokens(chat: ChatBody) -> int | None:

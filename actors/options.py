@@ -2,7 +2,7 @@
 
 import msgspec
 
-from greenroom.actors.fields import at_least, within
+from greenroom.actors.fields import within
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.records import Sampling
 
@@ -12,6 +12,7 @@ MAX_TOP_K = 1 << 31
 MAX_SEED = (1 << 63) - 1
 MAX_REPETITION = 10.0
 MAX_BIASES = 1024
+MAX_TOKENS = 1 << 31  # no window is as large
 
 
 class Options(msgspec.Struct, kw_only=True):
@@ -93,5 +94,5 @@ def stops(options: Options) -> tuple[str, ...]:
 
 def token_limit(param: str, value: int | None) -> int | None:
     """``value`` checked to be at least 1, or None for as many as the window leaves."""
-    at_least(param, value, 1)
+    within(param, value, 1, MAX_TOKENS)
     return value

@@ -76,7 +76,12 @@ class Players:
         """
         name = agent_of(member, phase)
         await self._house.spawn(
-            SpawnRequest(namespace=self.namespace, name=name, system=member.system)
+            SpawnRequest(
+                namespace=self.namespace,
+                name=name,
+                system=member.system,
+                overflow=member.overflow,
+            )
         )
 
     async def _release(self, member: Member, phase: int) -> None:

@@ -34,6 +34,8 @@ _TABLE: Mapping[type[BaseException], tuple[int, str]] = {
     Unavailable: (503, "service_unavailable_error"),
     ModelUnavailable: (503, "service_unavailable_error"),
 }
+MOST_WORDS = 500
+"""Characters of a message or a field's name."""
 _HTTP_CODES = {404: "unknown_path", 405: "method_not_allowed", 413: "body_too_large"}
 
 
@@ -44,6 +46,11 @@ class ErrorBody(msgspec.Struct, frozen=True):
     type: str
     param: str | None = None
     code: str | None = None
+
+
+def _short(text: str) -> str:
+    """What was sent is not sent back at any length."""
+    return text if len(text) <= MOST_WORDS else f"{text[:MOST_WORDS]}…"
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -90,8 +97,9 @@ def problem(error: Exception, request_id: str) -> Problem:
 
 def _body(error: Exception, name: str) -> ErrorBody:
     if isinstance(error, InvalidRequest):
-        return ErrorBody(str(error), name, error.param, error.code)
-    return ErrorBody(str(error), name, code=_code(error))
+        param = None if error.param is None else _short(error.param)
+        return ErrorBody(_short(str(error)), name, param, error.code)
+    return ErrorBody(_short(str(error)), name, code=_code(error))
 
 
 def _code(error: Exception) -> str | None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from greenroom.actors.conversation import Message, read_messages
+from greenroom.actors.fields import shallow
 from greenroom.actors.options import Options, sampling, stops, token_limit
 from greenroom.actors.tooling import (
     FormatBody,
@@ -56,7 +57,7 @@ def read_saying(said: Saying, *, agent: str, namespace: str) -> TurnRequest:
         tools=tools,
         may_call=may_call,
         constraint=forced or read_format(said.response_format),
-        template_kwargs=said.chat_template_kwargs or {},
+        template_kwargs=shallow("chat_template_kwargs", said.chat_template_kwargs or {}),
         key=checked_key(said.key),
     )
 

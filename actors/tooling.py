@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from greenroom.actors.fields import shallow
 from greenroom.runtime.constraint import ForcedCalls, JsonAnswer
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.records import Tool
@@ -90,7 +91,8 @@ def _tool(tool: ToolBody, path: str) -> Tool:
             f"{path}.function.name",
             "invalid_value",
         )
-    return Tool(function.name, function.description, function.parameters or {})
+    parameters = shallow(f"{path}.function.parameters", function.parameters or {})
+    return Tool(function.name, function.description, parameters)
 
 
 def read_choice(
@@ -138,7 +140,7 @@ def read_format(form: FormatBody | None) -> JsonAnswer | None:
             path = "response_format.json_schema.schema"
             if form.json_schema is None or form.json_schema.schema is None:
                 raise _refused(f"{path} is missing.", path, "missing_value")
-            return JsonAnswer(form.json_schema.schema, path)
+            return JsonAnswer(shallow(path, form.json_schema.schema), path)
         case _:
             raise _refused(
                 f"response_format.type is {form.type[:64]!r}; text, json_object and json_schema"

@@ -1,50 +1,66 @@
-"""The segments with which the memories of one namespace begin, found by their text. Pure."""
+"""Segments by what they go on from and by how their text opens. Pure."""
 
 from greenroom.runtime.segments import Segment
 
-_OPENING = 96  # characters: more than all that a template prints before anybody's own words
-
 
 class Brood:
-    """However many there are, those that may be next on a prompt's way are found at once.
+    """However many go on from one place, those that may be next on a prompt's way are found at
+    once.
 
-    By how their text opens, except answers (which a client may not send back as they were) and
-    those that some other segment goes on from within: these are few, and always looked at.
+    A place is whatever segments go on from. They are found by how their text opens, except answers
+    (which a client may not send back as they were) and those that some other segment goes on from
+    within: these are few, and always looked at.
     """
 
     def __init__(self) -> None:
-        self._by_opening: dict[str, dict[str, Segment]] = {}
-        self._lengths: dict[int, int] = {}
-        self._always: dict[str, Segment] = {}
+        # By a hash of place and opening: who finds something looks at its text anyway.
+        self._by_opening: dict[int, dict[str, Segment]] = {}
+        self._sizes: dict[int, int] = {}  # of openings, and how many are of this size
+        self._always: dict[str, dict[str, Segment]] = {}
 
-    def add(self, segment: Segment) -> None:
-        """Have a segment."""
+    def add(self, place: str, segment: Segment) -> None:
+        """Have a segment that goes on from ``place``."""
         if segment.kind == "generation":
-            self._always[segment.id] = segment
-        opening = segment.text[:_OPENING]
-        if opening not in self._by_opening:
-            self._by_opening[opening] = {}
-            self._lengths[len(opening)] = self._lengths.get(len(opening), 0) + 1
-        self._by_opening[opening][segment.id] = segment
+            self.leave(place, segment)
+        size = _size(segment.text)
+        key = _key(place, segment.text[:size])
+        if key not in self._by_opening:
+            self._by_opening[key] = {}
+            self._sizes[size] = self._sizes.get(size, 0) + 1
+        self._by_opening[key][segment.id] = segment
 
-    def leave(self, segment: Segment) -> None:
+    def leave(self, place: str, segment: Segment) -> None:
         """Some other segment goes on from within this one."""
-        self._always[segment.id] = segment
+        self._always.setdefault(place, {})[segment.id] = segment
 
-    def remove(self, segment: Segment) -> None:
+    def remove(self, place: str, segment: Segment) -> None:
         """Have a segment no more."""
-        self._always.pop(segment.id, None)
-        opening = segment.text[:_OPENING]
-        same = self._by_opening.get(opening, {})
+        always = self._always.get(place, {})
+        if always.pop(segment.id, None) is not None and not always:
+            del self._always[place]
+        size = _size(segment.text)
+        key = _key(place, segment.text[:size])
+        same = self._by_opening.get(key, {})
         if same.pop(segment.id, None) is not None and not same:
-            del self._by_opening[opening]
-            self._lengths[len(opening)] -= 1
-            if not self._lengths[len(opening)]:
-                del self._lengths[len(opening)]
+            del self._by_opening[key]
+            self._sizes[size] -= 1
+            if not self._sizes[size]:
+                del self._sizes[size]
 
-    def likely(self, rendered: str, at: int) -> list[Segment]:
-        """Those that a prompt may follow at this place."""
-        found = dict(self._always)
-        for length in self._lengths:
-            found |= self._by_opening.get(rendered[at : at + length], {})
+    def likely(self, place: str, rendered: str, at: int) -> list[Segment]:
+        """Those that a prompt, which has come to ``place``, may follow from there."""
+        found = dict(self._always.get(place, {}))
+        for size in self._sizes:
+            opening = rendered[at : at + size]
+            if len(opening) == size:
+                found |= self._by_opening.get(_key(place, opening), {})
         return list(found.values())
+
+
+def _size(text: str) -> int:
+    """How much of a text is its opening: the half of it at least, in few sizes for all texts."""
+    return 1 << (len(text).bit_length() - 1) if text else 0
+
+
+def _key(place: str, opening: str) -> int:
+    return hash((place, opening))

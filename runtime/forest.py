@@ -25,7 +25,8 @@ class Forest:
         self._fingerprint = fingerprint
         self._segments: dict[str, Segment] = {}
         self._children: dict[str, dict[str, Segment]] = {}
-        self._roots: dict[str, Brood] = {}  # by namespace
+        self._within: dict[str, dict[str, Segment]] = {}  # the children that begin inside
+        self._brood = Brood()
         self._prefixes = PrefixTree()
 
     def __len__(self) -> int:
@@ -54,7 +55,7 @@ class Forest:
             return
         self._segments[segment.id] = segment
         if segment.parent is None:
-            self._roots.setdefault(segment.namespace, Brood()).add(segment)
+            self._brood.add(_place(segment), segment)
         else:
             self._grow(self._segments[segment.parent], segment)
         grounded = stored and (segment.parent is None or segment.parent in self._prefixes)
@@ -63,8 +64,16 @@ class Forest:
 
     def _grow(self, parent: Segment, child: Segment) -> None:
         self._children.setdefault(parent.id, {})[child.id] = child
-        if parent.parent is None and child.start < parent.end:
-            self._roots[parent.namespace].leave(parent)
+        if not self._is_within(child):
+            self._brood.add(_place(child), child)
+            return
+        self._within.setdefault(parent.id, {})[child.id] = child
+        if not self._is_within(parent):
+            self._brood.leave(_place(parent), parent)
+
+    def _is_within(self, segment: Segment) -> bool:
+        """Whether it goes on from within its parent."""
+        return segment.parent is not None and segment.start < self._segments[segment.parent].end
 
     def lose(self, segment_id: str) -> None:
         """A segment's bytes are lost: match it no more, nor what was computed on top of it.
@@ -84,13 +93,15 @@ class Forest:
         self._prefixes.remove(segment)
         del self._segments[segment_id]
         self._children.pop(segment_id, None)
+        self._brood.remove(_place(segment), segment)
+        self._within.pop(segment_id, None)
         if segment.parent is None:
-            self._roots[segment.namespace].remove(segment)
             return
-        siblings = self._children.get(segment.parent, {})
-        siblings.pop(segment_id, None)
-        if not siblings:
-            self._children.pop(segment.parent, None)
+        for kin in (self._children, self._within):
+            siblings = kin.get(segment.parent, {})
+            siblings.pop(segment_id, None)
+            if not siblings:
+                kin.pop(segment.parent, None)
 
     def chain(self, head: str | None) -> tuple[Piece, ...]:
         """The chain that ends at ``head``; empty when any of it is lost."""
@@ -138,13 +149,10 @@ class Forest:
         """The next segment on a prompt's way; or the two, where it leaves the first one inside."""
         begin = last.stop if last else 0
         ways: list[tuple[_Step, ...]] = []
-        roots = self._roots.get(namespace, Brood())
-        next_ones = self._grown(last.segment) if last else roots.likely(rendered, 0)
-        for child in next_ones:
+        place = last.segment.id if last else _beginning(namespace)
+        for child in self._brood.likely(place, rendered, begin):
             if not child.text or child.fingerprint != self._fingerprint:
                 continue
-            if last is not None and child.start < last.segment.end:
-                continue  # it goes on from within
             stop = passed(child, rendered, begin)
             if stop is not None:
                 ways.append((_Step(child, child.num_tokens, stop),))
@@ -156,7 +164,7 @@ class Forest:
         self, segment: Segment, begin: int, rendered: str
     ) -> "Iterator[tuple[_Step, ...]]":
         """The ways from within a segment of which the prompt has only the beginning."""
-        leaving = [c for c in self._grown(segment) if c.text and c.start < segment.end]
+        leaving = [child for child in self._within.get(segment.id, {}).values() if child.text]
         size = _common(segment.text, rendered, begin) if leaving else 0
         for child in leaving:
             at = rendered.rfind(child.text, begin, begin + size + len(child.text))
@@ -164,9 +172,14 @@ class Forest:
                 cut = _Step(segment, child.start - segment.start, at)
                 yield cut, _Step(child, child.num_tokens, at + len(child.text))
 
-    def _grown(self, parent: Segment) -> list[Segment]:
-        """The segments that go on from a segment."""
-        return list(self._children.get(parent.id, {}).values())
+
+def _place(segment: Segment) -> str:
+    """What a segment goes on from."""
+    return segment.parent or _beginning(segment.namespace)
+
+
+def _beginning(namespace: str) -> str:
+    return f"beginning of {namespace}"  # no segment's id
 
 
 class _Step(msgspec.Struct, frozen=True):

@@ -9,10 +9,14 @@ from unicodedata import normalize
 from msgspec import Meta, Struct
 
 from greenroom.runtime.errors import InvalidRequest
+from greenroom.runtime.records import Overflow
 
 Order = Literal["turn_by_turn", "round_robin", "broadcast", "moderated", "free"]
 Method = Literal["majority", "ranked"]
 Count = Annotated[int, Meta(ge=1)]
+MAX_MEMBERS = 1000
+MAX_AT_ONCE = 256
+"""What one scene may ask for: far more than a stage can play, and no more than a loop can plan."""
 Words = Annotated[str, Meta(min_length=1)]
 
 
@@ -24,7 +28,7 @@ class Member(_Written, frozen=True):
     """Who takes part. ``agent`` is the agent's name, by default made of scene and member.
 
     An ``ephemeral`` member begins each phase without memory: it knows what that phase has brought,
-    and no more.
+    and no more. ``overflow`` is what becomes of a history that outgrows the context window.
     """
 
     name: str
@@ -32,6 +36,7 @@ class Member(_Written, frozen=True):
     agent: str | None = None
     ephemeral: bool = False
     max_tokens: Count | None = None
+    overflow: Overflow | None = None
 
 
 class Vote(_Written, frozen=True):
@@ -80,7 +85,7 @@ class Scenario(_Written, frozen=True):
     """
 
     name: str
-    members: Annotated[tuple[Member, ...], Meta(min_length=1)]
+    members: Annotated[tuple[Member, ...], Meta(min_length=1, max_length=MAX_MEMBERS)]
     phases: tuple[Phase, ...] = ()
     order: Order = "round_robin"
     moderator: str | None = None
@@ -88,7 +93,7 @@ class Scenario(_Written, frozen=True):
     stop_words: tuple[Words, ...] = ()
     stop: tuple[Words, ...] = ()
     max_tokens: Count = 96
-    at_once: Count = 2
+    at_once: Annotated[int, Meta(ge=1, le=MAX_AT_ONCE)] = 2
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     seed: Annotated[int, Meta(ge=0)] | None = None
 

@@ -14,12 +14,17 @@ import msgspec
 
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.names import validate_name
+from greenroom.runtime.records import Overflow
 from greenroom.runtime.scenario import Member, Method, Order, Phase, Scenario, Vote
 
 S = TypeVar("S", bound=msgspec.Struct)
 # msgspec tells the path of a bad value only inside its message.
 _PATH = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
-_CHOICES = {"order": get_args(Order), "method": get_args(Method)}
+_CHOICES = {
+    "order": get_args(Order),
+    "method": get_args(Method),
+    "overflow": get_args(Overflow),
+}
 
 
 def read_scenario(text: str) -> Scenario:

@@ -9,6 +9,7 @@ free            up to ``at_once`` together: whoever was mentioned last, else who
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from unicodedata import normalize
 
@@ -107,8 +108,8 @@ def _volunteers(now: Situation) -> list[str]:
     in_phase = [*now.spoken[len(now.spoken) - now.num_in_phase :], *speaking]
     mentioned = named_in(now.mentioned, now.cast)
     while len(speaking) < now.at_once:
-        turns = {name: in_phase.count(name) for name in now.cast}
-        fewest = min(turns.values())
+        turns = Counter(in_phase)
+        fewest = min(turns[name] for name in now.cast)
         ready = [
             name for name in now.cast if name not in speaking and turns[name] < fewest + MAX_LEAD
         ]

@@ -94,7 +94,14 @@ class Template:
                 **{**frame.kwargs, **self._dates(frame.date, functions)},
             )
         # A template is code: what it makes of a caller's data may go wrong in any of these ways.
-        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+            LookupError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             raise InvalidRequest(
                 f"this model's chat template refuses these messages: {error}",
                 param="messages",

@@ -5,6 +5,7 @@ one entry that names it: a ``Line``, a ``Silence``, a ``Call`` or a ``Cast``. A 
 interrupted finds its open cues here and puts them again, under the same keys.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Literal
 
@@ -198,15 +199,15 @@ class Transcript:
         ]
         return max(0, min(limits)) if limits else None
 
-    def unheard(self, member: Member, horizon: int, phase: int) -> list[Line]:
-        """The lines below ``horizon`` that reach a member and that no turn of it has brought it."""
-        since = self._horizons.get(member.name, 0)
+    def unheard(self, member: Member, horizon: int, phase: int, since: int = 0) -> list[Line]:
+        """The lines below ``horizon`` that reach a member and that no turn of it has brought it,
+        from number ``since`` on."""
+        since = max(since, self._horizons.get(member.name, 0))
+        begin, end = (bisect_left(self.lines, n, key=_number) for n in (since, horizon))
         return [
             line
-            for line in self.lines
-            if since <= line.number < horizon
-            and reaches(line, member.name)
-            and not (member.ephemeral and line.phase != phase)
+            for line in self.lines[begin:end]
+            if reaches(line, member.name) and not (member.ephemeral and line.phase != phase)
         ]
 
     def ballots(self, poll: int) -> list[Ballot]:
@@ -237,3 +238,7 @@ class Transcript:
             self.stopped = "scene"
         elif any(word.casefold() in text for word in self.current.stop_words):
             self.stopped = self.stopped or "phase"
+
+
+def _number(line: Line) -> int:
+    return line.number

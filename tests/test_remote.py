@@ -90,8 +90,9 @@ def test_other_errors_are_told_by_the_status(
         house = SmallHouse()
         async with far(house) as room:
             house.refusal = refusal
-            with pytest.raises(kind):
-                await room.agent("alice").hear("Hi")
+            for refused in (room.agent("alice").say("Hi"), room.agent("alice").hear("Hi")):
+                with pytest.raises(kind):
+                    await refused
 
     run(scenario())
 

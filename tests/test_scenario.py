@@ -77,6 +77,8 @@ def test_a_scene_without_phases_has_no_end() -> None:
         ('"Ann"\nwhispers', '"Anne"\nwhispers', "is not a member: did you mean 'Ann'?"),
         ('name = "Bob"', 'name = "ANN"', "'ANN' and 'Ann' differ only in case"),
         ('name = "talk"', 'cast = ["Bob", "Bob"]', "phases[0].cast: 'Bob' is there twice"),
+        ("ephemeral = true", 'overflow = "cut"', "'cut' is none of error, drop_oldest, summarize"),
+        ("seed = 7", "at_once = 999", "at_once: Expected `int` <= 256"),
         ("seed = 7", "seed = -7", "seed: Expected `int` >= 0"),
         ("seed = 7", 'seed = "7"', "seed: Expected `int | null`, got `str`"),
         ("[[phases]]", "[[phases", "not TOML"),

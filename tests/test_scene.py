@@ -446,6 +446,7 @@ def test_a_transcript_of_a_thousand_lines() -> None:
         (Tell("Hi.", None, ()), "empty_array"),
         (Tell("Hi.", None, ("eve",)), "no_such_member"),
         (Tell(" \n"), "empty_string"),
+        (Tell("x" * 65_537), "string_above_max_length"),
     ],
 )
 def test_nobody_speaks_for_a_member_or_to_nobody(told: Tell, code: str) -> None:

@@ -2,6 +2,9 @@
 
 import io
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,9 @@ from greenroom.actors.commands.status import Status
 from greenroom.runtime.ballot import Ballot
 from greenroom.runtime.scene_file import read_scenario
 from greenroom.runtime.transcript import Cast, Ended, Line, PhaseBegun, Silence
+from tests.menagerie import config_of
 from tests.server import ROOT, make_home
+from tests.zoo import save_checkpoint
 
 FILE = ROOT / "examples" / "dilemma.toml"
 
@@ -76,3 +81,62 @@ def test_a_scene_file_runs_goes_on_and_begins_again(
     assert main([*run, "--turns", "1", "--again"]) == 0
     again = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(again) < len(whole)
+
+
+CHAT = """
+name = "chat"
+max_tokens = 24
+temperature = 0.0
+[[members]]
+name = "ann"
+system = "You are Ann."
+[[members]]
+name = "bob"
+[[phases]]
+turns = 40
+whispers = { bob = "Ann is late." }
+"""
+
+
+def test_ctrl_c_stops_a_scene_which_goes_on_and_is_shown_and_forgotten(
+    tmp_path: Path, default_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {**config_of("llama"), "model_type": "llama", "vocab_size": 49152}
+    model = save_checkpoint(tmp_path / "model", default_model_path, config)
+    file = tmp_path / "chat.toml"
+    file.write_text(CHAT)
+    where = ["--home", str(make_home(tmp_path / "home")), "--model", str(model), "--json"]
+    run = ["scene", "run", str(file), *where]
+    with subprocess.Popen(
+        [sys.executable, "-m", "greenroom", *run],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        first = [json.loads(process.stdout.readline()) for _ in range(6)]
+        process.send_signal(signal.SIGINT)
+        rest, told = process.communicate(timeout=60)
+    assert process.returncode == Status.INTERRUPTED
+    assert "the same command goes on from here" in told
+    assert "Traceback" not in told
+    first += [json.loads(line) for line in rest.splitlines()]
+    assert main(run) == 0
+    whole = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert whole[: len(first)] == first
+    assert len([e for e in whole if e["type"] in ("line", "silence") and e.get("cue")]) == 40
+    assert main(["scene", "show", "chat", *where]) == 0
+    assert json.loads(capsys.readouterr().out) == whole
+    assert main(["scene", "show", "chat", "--heard-by", "ann", *where]) == 0
+    heard = json.loads(capsys.readouterr().out)
+    assert not [line for line in heard if line.get("to")]
+    assert main(["scene", "list", *where]) == 0
+    assert [s["ended"] for s in json.loads(capsys.readouterr().out)] == ["finished"]
+    file.write_text(CHAT.replace("turns = 40", "turns = 2"))
+    assert main(run) == Status.MISTAKEN
+    assert "--again begins anew" in capsys.readouterr().err
+    assert main([*run, "--again"]) == 0
+    capsys.readouterr()
+    assert main(["scene", "delete", "chat", *where]) == 0
+    capsys.readouterr()
+    assert main(["scene", "show", "chat", *where]) == Status.NOT_FOUND
