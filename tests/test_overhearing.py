@@ -16,7 +16,7 @@ from tests.server import make_home
 from tests.test_hearing import STORY, SYSTEM, remembered, say, settings, within
 from tests.zoo import save_checkpoint
 
-WORDS = (STORY * 4).split()
+WORDS = (STORY * 8).split()
 
 
 @pytest.fixture(scope="module", params=["llama", "gemma3_text", "qwen3_next"])
