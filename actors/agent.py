@@ -164,6 +164,7 @@ class AgentActor(Actor[AgentMessage]):
         agree = partial(terms, facts.text, turn.request, sampling, end)
         agreed = await asyncio.to_thread(agree) if asks_much(turn.request) else agree()
         job = self._memory.job(draft, pieces, agreed.sampling, max_tokens)
+        job = msgspec.structs.replace(job, priority=turn.request.priority)
         await self._perform(turn, draft, job, agreed, len(heard), notices)
 
     async def _repeat(self, turn: Turn, said: str, num_tokens: int) -> None:

@@ -25,6 +25,7 @@ from greenroom.runtime.records import (
     Heard,
     HearRequest,
     LogEntry,
+    Priority,
     Probe,
     Sampling,
     Tool,
@@ -44,7 +45,8 @@ class TurnOptions(TypedDict, total=False):
     before the one in ``sampling``, which says how tokens are drawn. ``tools``: async functions that
     the model may have called, within ``bounds``; ``tool_choice``: "auto", "none", "required" or
     the name of the one to call first. ``template_kwargs``: variables of the model's chat template.
-    Under one ``key`` a thing is said once, however often it is sent.
+    Under one ``key`` a thing is said once, however often it is sent. ``priority``: "high", "normal"
+    or "low", a head start while several prompts wait for the model, or leave to go before.
     """
 
     max_tokens: int | None
@@ -56,6 +58,7 @@ class TurnOptions(TypedDict, total=False):
     tool_choice: str
     template_kwargs: Mapping[str, Any]
     key: str | None
+    priority: Priority
 
 
 class Agent:
@@ -216,6 +219,7 @@ class Agent:
             tools=tools,
             template_kwargs=options.get("template_kwargs", {}),
             key=options.get("key"),
+            priority=options.get("priority", "normal"),
             may_call=choice != "none",
             constraint=constraint,
         )

@@ -82,6 +82,7 @@ def read_completion(body: bytes, *, agent_header: str | None, namespace: str) ->
             stop=stops(given),
             sampling=drawn,
             n=given.n or 1,
+            priority=given.priority or "normal",
         )
         for prompt in prompts
     )

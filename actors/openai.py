@@ -18,7 +18,7 @@ from greenroom.actors.tooling import (
     read_tools,
 )
 from greenroom.runtime.errors import InvalidRequest
-from greenroom.runtime.records import Sampling, TurnRequest
+from greenroom.runtime.records import Priority, Sampling, TurnRequest
 
 MAX_N = 8
 MAX_TOP_LOGPROBS = 20
@@ -29,7 +29,6 @@ HARMLESS = frozenset(
         "metadata",
         "prompt_cache_retention",
         "safety_identifier",
-        "service_tier",
         "store",
         "user",
     }
@@ -89,9 +88,13 @@ class ChatBody(Options):
     response_format: FormatBody | None = None
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    service_tier: str | None = None
 
 
 KNOWN = HARMLESS.union(ChatBody.__struct_fields__, Unsupported.__struct_fields__)
+
+# Of OpenAI's tiers those that mean anything on one's own machine.
+_TIERS: dict[str, Priority] = {"priority": "high", "flex": "low"}
 
 # The values that ask for nothing; anything absent from this table has None only.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -144,6 +147,7 @@ def read_chat(body: bytes, *, headers: Mapping[str, str], namespace: str) -> Cha
         constraint=forced or read_format(chat.response_format),
         template_kwargs=_template_kwargs(chat),
         n=chat.n or 1,
+        priority=chat.priority or _TIERS.get(chat.service_tier or "", "normal"),
     )
     return ChatCall(turn, model, bool(chat.stream), wants_usage(chat.stream_options, chat.stream))
 

@@ -4,7 +4,7 @@ import msgspec
 
 from greenroom.actors.fields import within
 from greenroom.runtime.errors import InvalidRequest
-from greenroom.runtime.records import Sampling
+from greenroom.runtime.records import Priority, Sampling
 
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 1024  # a longer one would only cost time: nothing generated matches it
@@ -29,6 +29,7 @@ class Options(msgspec.Struct, kw_only=True):
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
+    priority: Priority | None = None
 
 
 def sampling(options: Options) -> Sampling:

@@ -37,6 +37,7 @@ def say_fields(request: TurnRequest) -> dict[str, Any]:
         "response_format": _form(request.constraint),
         "chat_template_kwargs": dict(request.template_kwargs) or None,
         "key": request.key,
+        "priority": request.priority,
         **_sampling(request.sampling),
     }
     return {name: value for name, value in fields.items() if value is not None}

@@ -59,6 +59,7 @@ def read_saying(said: Saying, *, agent: str, namespace: str) -> TurnRequest:
         constraint=forced or read_format(said.response_format),
         template_kwargs=shallow("chat_template_kwargs", said.chat_template_kwargs or {}),
         key=checked_key(said.key),
+        priority=said.priority or "normal",
     )
 
 

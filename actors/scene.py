@@ -82,6 +82,7 @@ class SceneActor(Actor[SceneMessage]):
                 return await self._tell(message)
             case Watch(reply):
                 self._audience.join(reply)
+                self.context.background(self._audience.gone())  # it stays awake for those
             case Look():
                 return self._info()
             case Read():

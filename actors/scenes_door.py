@@ -1,5 +1,7 @@
 """``/v1/scenes``: scenes over HTTP, performed as one JSON answer or as server-sent events."""
 
+from unicodedata import normalize
+
 import msgspec
 from aiohttp import web
 
@@ -74,6 +76,7 @@ class ScenesDoor:
         lines = [entry for entry in entries if isinstance(entry, Line)]
         name = request.query.get("heard_by")
         if name is not None:
+            name = normalize("NFC", name)
             lines = [x for x in lines if x.speaker == name or reaches(x, name)]
         return json_answer({"object": "list", "data": lines})
 

@@ -3,6 +3,7 @@
 import secrets
 from functools import partial
 from typing import assert_never
+from unicodedata import normalize
 
 from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.director import child_name
@@ -65,7 +66,7 @@ class Theatre(Actor[TheatreMessage]):
         return None
 
     async def _row(self, namespace: str, name: str) -> SceneRow:
-        row = await self._scribe.find(namespace, name)
+        row = await self._scribe.find(namespace, normalize("NFC", name))
         if row is None:
             raise NotFound(f"there is no scene {name!r}", param="scene", code="no_such_scene")
         return row

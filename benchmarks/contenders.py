@@ -15,6 +15,7 @@ import msgspec
 
 from benchmarks.weights import Weights
 
+ENDS = ("SIGTERM", "SIGKILL")
 READY_S = 180.0
 """How long a server may take until it answers."""
 ENGINE = ("mlx[cpu]==0.32.4", "mkl==2026.2.0")
@@ -32,8 +33,8 @@ class Contender(msgspec.Struct, frozen=True):
     they depend on; none: this environment. In ``command`` are filled in: ``{python}`` and ``{bin}``
     of that environment, ``{model}`` (a folder), ``{gguf}`` and ``{gguf_float32}``, ``{port}``, and
     ``{disk}``, a folder that outlives the process. ``model_id`` is what requests call the model.
-    ``durable``: its memory may outlive it. ``mlx``: it computes with MLX. Those of a ``later``
-    tier are measured when the others have been.
+    ``survives``: which ends of its process its memory outlives. ``mlx``: it computes with MLX.
+    Those of a ``later`` tier are measured when the others have been.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Contender(msgspec.Struct, frozen=True):
     environment: str = ""
     packages: tuple[str, ...] = ()
     bare: tuple[str, ...] = ()
-    durable: bool = False
+    survives: tuple[str, ...] = ()
     mlx: bool = True
     later: bool = False
 
@@ -67,7 +68,7 @@ _LLAMA_PACKAGES = ("xllamacpp==2026.10.11549",)
 CONTENDERS = {
     c.name: c
     for c in (
-        Contender("greenroom", _GREENROOM, _FLOAT32, "default", durable=True),
+        Contender("greenroom", _GREENROOM, _FLOAT32, "default", survives=ENDS),
         # Smaller chunks: cold prompts are sooner on a CPU, and who decodes waits less.
         Contender(
             "mlx-lm-best",
@@ -87,7 +88,7 @@ CONTENDERS = {
             environment="vllm-mlx",
             packages=_VLLM_PACKAGES,
             bare=_VLLM_BARE,
-            durable=True,
+            survives=ENDS[:1],  # it saves its cache when it is asked to stop
         ),
         Contender(
             "llama.cpp",
@@ -189,6 +190,11 @@ class Running:
         """Whether its process runs."""
         return self._process is not None and self._process.poll() is None
 
+    def bytes_on_disk(self) -> int:
+        """What is in its folder, its log apart."""
+        files = [f for f in self._disk.rglob("*") if f.is_file() and f.name != "log"]
+        return sum(f.stat().st_size for f in files if (self._disk / "models") not in f.parents)
+
     def bytes_written(self) -> int:
         """What its processes have handed to the system for writing so far (Linux)."""
         counters = (_read(pid, "io") for pid in self._pids())
@@ -240,19 +246,21 @@ class Running:
     def _surroundings(self) -> Mapping[str, str]:
         """Peers get the BLAS that greenroom loads by itself: without it they are 10 times slower.
 
-        With it comes its folder, where the libraries that it needs are.
+        With it comes its folder, where the libraries that it needs are. Whatever they keep in
+        the user's home, they keep on their disk.
         """
         if not self.contender.packages:
             return os.environ
         found = sorted(self._bin.parent.rglob("libmkl_rt.so*"))
+        home = {"HOME": str(self._disk)}
         if not found:
-            return os.environ
+            return {**os.environ, **home}
         blas = {
             "LD_PRELOAD": str(found[-1]),
             "LD_LIBRARY_PATH": str(found[-1].parent),
             "MKL_THREADING_LAYER": "INTEL",
         }
-        return {**os.environ, **blas}
+        return {**os.environ, **home, **blas}
 
     def _answers(self) -> bool:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pydoc_data.topics import topics
 
 from benchmarks.chats import FOLLOW_UP, Chat, Figures, Scale, briefed, say, warm_up
-from benchmarks.contenders import Running
+from benchmarks.contenders import ENDS, Running
 from benchmarks.machine import ROOT
 from benchmarks.prose import Prose
 from greenroom.runtime.scene_file import read_scenario
@@ -14,7 +14,7 @@ from greenroom.runtime.scene_file import read_scenario
 EXPERTS = 10
 TIMES = 3
 LONG = 1024
-"""From more tokens on, a server that keeps nothing on disk is not made to show it once more."""
+"""With more tokens, a server is not ended where all that it can do is to begin anew."""
 
 Play = Callable[[Running, Prose, Scale], Figures]
 
@@ -28,10 +28,11 @@ def first_tokens(length: int) -> Play:
         figures = {"cold s": [chat.ask().ttft_s]}
         figures["hot s"] = [chat.ask(FOLLOW_UP).ttft_s for _ in range(TIMES)]
         figures["sent again s"] = [chat.again().ttft_s for _ in range(TIMES)]
-        if length > LONG and not server.contender.durable:
-            return figures
-        for name, number in (("SIGTERM", signal.SIGTERM), ("SIGKILL", signal.SIGKILL)):
-            server.end(number)
+        # SIGKILL first: what is saved on SIGTERM would still be there after it.
+        for name in reversed(ENDS):
+            if length > LONG and name not in server.contender.survives:
+                continue
+            server.end(signal.Signals[name])
             server.start()
             warm_up(server, prose)
             figures[f"after {name} s"] = [chat.ask(FOLLOW_UP).ttft_s]
@@ -107,7 +108,10 @@ def phases(server: Running, prose: Prose, scale: Scale) -> Figures:
 
 
 def writes(server: Running, prose: Prose, scale: Scale) -> Figures:
-    """Bytes that a turn of some 50 new tokens writes, of an agent of 1,024."""
+    """Bytes that a turn of some 50 new tokens of an agent of 1,024 writes; and what is there then.
+
+    That is after SIGTERM, on which some save everything.
+    """
     chat = Chat(server, prose.question(scale.tokens(1024)))
     chat.ask()
     figures = []
@@ -117,7 +121,8 @@ def writes(server: Running, prose: Prose, scale: Scale) -> Figures:
         chat.ask(FOLLOW_UP, 32)
         time.sleep(1.0)
         figures.append((server.bytes_written() - before) / 1e6)
-    return {"written MB": figures}
+    server.end(signal.SIGTERM)
+    return {"written MB": figures, "on disk after SIGTERM MB": [server.bytes_on_disk() / 1e6]}
 
 
 def starting(server: Running, prose: Prose, scale: Scale) -> Figures:

@@ -130,14 +130,15 @@ SCENARIOS: Mapping[str, Scenario] = {
     ),
     "writes": Scenario(
         memories.writes,
-        "Bytes handed to the system for a turn of some 50 new tokens of an agent of 1,024. A server"
-        " that keeps nothing writes nothing but its log and the answer.",
+        "Bytes handed to the system for a turn of some 50 new tokens of an agent of 1,024, and what"
+        " is on disk when the server has been told to stop. Who keeps nothing writes nothing but a"
+        " log and the answer.",
         20,
     ),
     "ttft-512": Scenario(
         memories.first_tokens(512),
         "Time to the first token of an agent of 512 tokens: cold; a short follow-up at once; the"
-        " same request once more; a follow-up after SIGTERM and a new start; and after SIGKILL.",
+        " same request once more; a follow-up after SIGKILL and a new start; and after SIGTERM.",
         18,
     ),
     "ttft-1024": Scenario(memories.first_tokens(1024), "The same at 1,024 tokens.", 30),
@@ -161,8 +162,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     ),
     "ttft-2048": Scenario(
         memories.first_tokens(2048),
-        "The same at 2,048 tokens. A server that keeps nothing on disk is not ended here: it would"
-        " read the whole prompt again, which is its cold figure.",
+        "The same at 2,048 tokens. A server is not ended here where it cannot but read the whole"
+        " prompt again, which is its cold figure.",
         28,
     ),
     "return-24": Scenario(

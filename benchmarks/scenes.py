@@ -32,9 +32,9 @@ from greenroom.runtime.scene_file import checked, read_scenario
 
 EXPERTS = (
     "with", "raise", "class", "objects", "async", "identifiers", "naming", "function", "binary",
-    "typesseq-mutable",
+    "calls",
 )  # fmt: skip
-"""Chapters of 600 to 1,400 tokens, each read as a whole."""
+"""Chapters of 600 to 1,500 tokens, each read as a whole."""
 WARM_UP = checked(Scenario(name="warm-up", members=(Member(name="Ann"),), max_turns=1))
 
 

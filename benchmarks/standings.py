@@ -11,6 +11,8 @@ from benchmarks.figures import Figure
 from benchmarks.scenarios import SCENARIOS, more_is_better
 
 US = "greenroom"
+KEEPING = {"written MB": "SIGKILL", "on disk after SIGTERM MB": "SIGTERM"}
+"""Bytes are compared with those only whose memory outlives this end of a process."""
 SINGLE = 0.05
 """By what share a single measurement may be off, for want of an interval."""
 
@@ -38,7 +40,7 @@ def compared(cells: Sequence[Cell], *, mlx: bool) -> Iterator[Standing]:
     """Each figure of ours against the best of the other MLX servers, or of the rest.
 
     Multiples of a server's own figures are not compared, nor what is written with those who keep
-    nothing.
+    less.
     """
     for scenario in dict.fromkeys(cell.scenario for cell in cells):
         of_it = {cell.contender: cell for cell in cells if cell.scenario == scenario}
@@ -60,7 +62,7 @@ def _best(name: str, others: Mapping[str, Cell]) -> tuple[str, Figure] | None:
         (contender, figure)
         for contender, cell in others.items()
         if (figure := cell.figure(name)) is not None
-        and (name != "written MB" or CONTENDERS[contender].durable)
+        and KEEPING.get(name) in (None, *CONTENDERS[contender].survives)
     ]
     if not found:
         return None

@@ -27,12 +27,12 @@ QUESTIONS = {
     "naming": "What does naming bind?",
     "function": "When are a function's default values computed?",
     "binary": "What does the binary operator % yield?",
-    "typesseq-mutable": "What does append do to a mutable sequence?",
+    "calls": "When are the arguments of calls evaluated?",
 }
 
 
 def chapter(name: str) -> str:
-    """A chapter of Python's reference, 600 to 1,400 tokens."""
+    """A chapter of Python's reference, 600 to 1,500 tokens."""
     return " ".join(topics[name].split())
 
 
@@ -49,7 +49,7 @@ async def ask(room: Room, name: str, question: str) -> Reply:
     """Ask the expert of that name, who reads its chapter if it has not yet."""
     system = f"You know this chapter and answer from it in one sentence.\n{chapter(name)}"
     expert = await room.spawn(f"expert.{name}", system=system)
-    return await expert.say(question, max_tokens=12, temperature=0)
+    return await expert.say(question, max_tokens=20, temperature=0)
 
 
 async def main(home: str) -> None:
@@ -61,11 +61,11 @@ async def main(home: str) -> None:
                     name = route(question)
                     times[own].append(reply := await ask(room, name, question))
                     print(f"{name} {when} ({reply.timings.ttft_ms:.0f} ms): {reply.text.strip()}")
-    print("\nexpert             chapter + new    read   again  restarted  (new tokens alone)  ms")
+    print("\nexpert       chapter + new    read   again  restarted  (new tokens alone)  ms")
     for name, (read, again, restarted) in times.items():
         new, ms = restarted.usage.prompt_tokens - restarted.usage.cached_tokens, restarted.timings
         print(
-            f"{name:<18} {read.usage.prompt_tokens:>7} + {new:<3} {read.timings.ttft_ms:>7.0f}"
+            f"{name:<12} {read.usage.prompt_tokens:>7} + {new:<3} {read.timings.ttft_ms:>7.0f}"
             f" {again.timings.ttft_ms:>7.0f} {ms.ttft_ms:>10.0f}  {ms.prefill_ms:>9.0f}"
         )
 

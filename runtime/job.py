@@ -8,7 +8,7 @@ from llguidance import LLMatcher
 
 from greenroom.runtime.codec import Payload
 from greenroom.runtime.errors import GreenroomError
-from greenroom.runtime.records import FinishReason, Sampling, TokenLogprob
+from greenroom.runtime.records import FinishReason, Priority, Sampling, TokenLogprob
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     One that is ``open`` is a rehearsal: more tokens may be given to it, nothing of it is encoded,
     and it stays until it is cancelled, until memory is short, or until a job comes onto the stage
     that names it as its ``rehearsal`` and takes over what of it is of use. Its boundaries do not
-    have its end among them.
+    have its end among them. ``priority`` is among those who wait for the stage.
     """
 
     tokens: tuple[int, ...]
@@ -53,6 +53,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     scope: str | None = None
     open: bool = False
     rehearsal: int | None = None
+    priority: Priority = "normal"
 
 
 class Encoded(msgspec.Struct, frozen=True):

@@ -5,13 +5,14 @@ sequence that decodes. A decode step is a plan of one token, a chunk a plan of m
 ``num_scheduled_tokens``. Nothing here knows MLX, time or threads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Literal
 
 import msgspec
 
 from greenroom.runtime.cost import ChunkCost
+from greenroom.runtime.records import Priority
 
 GRAIN = 16
 """The smallest adaptive chunk: below it a pass costs nearly as much for fewer tokens."""
@@ -25,6 +26,13 @@ WORTH_READING = 48
 everybody's rows, so that two gaps are longer; of these few they are less than a twentieth."""
 WORTH_FOLLOWING = 12
 """The same where more is to come: who follows what is being said stays until it has been said."""
+
+
+HEAD_START: Mapping[Priority, int] = {"high": 8, "normal": 0, "low": -8}
+"""By how many chunks, or arrivals, a sequence goes before those that came or were served earlier.
+It is a head start and no more, so that whoever waits gets its turn in the end."""
+WELCOME = 8
+"""Chunks for which a newcomer goes before those who are being served: most have little to say."""
 
 
 class Phase(Enum):
@@ -48,9 +56,10 @@ class SequenceView(msgspec.Struct, frozen=True):
 
     ``remaining`` prompt tokens still need a forward pass, ``context`` ones are before them.
     ``order`` grows with arrival; ``last_planned`` is the number of the step that last gave it a
-    chunk. ``beyond`` the remaining ones so many tokens are known, and if it is ``open`` more may
-    come. One that ``reads`` is a row of the decode batch; one that is not ``near`` takes a while to
-    be brought on stage.
+    chunk, or until then ``WELCOME`` steps before it came. ``beyond`` the remaining ones so many
+    tokens are known, and if it is ``open`` more may come. One that ``reads`` is a row of the decode
+    batch; one that is not ``near`` takes a while to be brought on stage. ``priority`` is a head
+    start before others of its lane.
     """
 
     uid: int
@@ -64,6 +73,7 @@ class SequenceView(msgspec.Struct, frozen=True):
     open: bool = False
     reads: bool = False
     near: bool = True
+    priority: Priority = "normal"
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -115,23 +125,32 @@ def plan(sequences: Sequence[SequenceView], budget: Budget) -> StepPlan:
 
     Everybody who decodes gets a token. Of those who prefill (and those who wait, while there is
     room on stage) the one served longest ago gets a chunk, so prefilling agents alternate and
-    nobody starves. The background gets a chunk only when the foreground has nothing to do at all;
-    while somebody decodes, it reads along as far as there are rows.
+    nobody starves; a priority counts as a few chunks, or arrivals, more or less. The background
+    gets a chunk only when the foreground has nothing to do at all; while somebody decodes, it reads
+    along as far as there are rows.
     """
     foreground = [s for s in sequences if s.lane is Lane.FOREGROUND]
     decode = tuple(s.uid for s in foreground if s.phase is Phase.DECODE)
     on_stage = [s for s in foreground if s.phase in (Phase.PREFILL, Phase.DECODE)]
     room = max(0, budget.max_batch_size - len(on_stage))
-    waiting = sorted((s for s in foreground if s.phase is Phase.WAITING), key=lambda s: s.order)
+    waiting = sorted((s for s in foreground if s.phase is Phase.WAITING), key=_arrival)
     candidates = [s for s in on_stage if s.phase is Phase.PREFILL] + waiting[:room]
     read = _readers(sequences, budget, len(decode)) if decode else ()
     if candidates:
-        chosen = min(candidates, key=lambda s: (s.last_planned, s.order))
+        chosen = min(candidates, key=lambda s: (_last_planned(s), _arrival(s)))
         tokens = chunk(chosen, budget, decoding=bool(decode))
         return StepPlan(prefill=(chosen.uid, tokens), decode=decode, read=read)
     if decode:
         return StepPlan(prefill=None, decode=decode, read=read)
     return StepPlan(prefill=None, decode=(), background=_background(sequences, budget))
+
+
+def _arrival(s: SequenceView) -> int:
+    return s.order - HEAD_START[s.priority]
+
+
+def _last_planned(s: SequenceView) -> int:
+    return s.last_planned - HEAD_START[s.priority]
 
 
 def _hearing(sequences: Sequence[SequenceView], budget: Budget) -> list[SequenceView]:

@@ -86,6 +86,10 @@ class SessionHint(msgspec.Struct, frozen=True, kw_only=True):
     cache_key: str | None = None
 
 
+Priority = Literal["low", "normal", "high"]
+"""Whose prompt is computed first while several wait."""
+
+
 class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt for one agent.
 
@@ -105,7 +109,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     ids, is continued as it is: it has no ``messages``, and its agent no name.
 
     A "say" that ``follows`` a segment goes on from there, wherever its agent stands; without a name
-    it is for whoever stands there, or has come from there.
+    it is for whoever stands there, or has come from there. A ``priority`` lets its prompt be
+    computed before those that came a little earlier, or leave them the way.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -124,6 +129,7 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     n: int = 1
     prompt: str | tuple[int, ...] | None = None
     follows: str | None = None
+    priority: Priority = "normal"
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -60,6 +60,7 @@ class StageSequence:
             context=self.computed,
             beyond=len(self.job.tokens) - stop,
             open=self.job.open,
+            priority=self.job.priority,
             reads=self.in_batch,
             near=near,
         )

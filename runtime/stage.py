@@ -16,7 +16,7 @@ from greenroom.runtime.entrance import Entrance, room
 from greenroom.runtime.job import Emit, Job, JobDone, JobEnded, JobProgress, JobStarted, JobTokens
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.pace import Pace
-from greenroom.runtime.plan import Lane, Phase, SequenceView, StepPlan, due, plan
+from greenroom.runtime.plan import WELCOME, Lane, Phase, SequenceView, StepPlan, due, plan
 from greenroom.runtime.reading import Reading, reads
 from greenroom.runtime.records import FinishReason
 from greenroom.runtime.rehearsals import Rehearsals
@@ -97,7 +97,9 @@ class Stage:
 
     def submit(self, uid: int, job: Job) -> None:
         """Queue a job; it starts when there is room on stage and in memory."""
-        self._sequences[uid] = StageSequence(job, self._spec, self._order, self._now())
+        sequence = StageSequence(job, self._spec, self._order, self._now())
+        sequence.planned = self.counters.steps - WELCOME
+        self._sequences[uid] = sequence
         self._order += 1
         self.counters.jobs += 1
 

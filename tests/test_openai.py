@@ -264,6 +264,20 @@ def test_an_effort_is_told_to_the_template() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("fields", "priority"),
+    [
+        ({}, "normal"),
+        ({"service_tier": "auto"}, "normal"),
+        ({"service_tier": "priority"}, "high"),
+        ({"service_tier": "flex"}, "low"),
+        ({"priority": "low", "service_tier": "priority"}, "low"),
+    ],
+)
+def test_a_priority_is_asked_for_by_name_or_by_tier(fields: dict[str, str], priority: str) -> None:
+    assert read(question(**fields)).turn.priority == priority
+
+
 def test_harmless_parameters_and_nulls_change_nothing() -> None:
     harmless = {"user": "u", "metadata": {"a": "b"}, "store": True}
     nothing = dict.fromkeys(KNOWN - {"messages"})

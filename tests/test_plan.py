@@ -1,13 +1,17 @@
 """The planner: properties that hold for every stage and every budget."""
 
-import msgspec
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from greenroom.runtime.cost import ChunkCost
 from greenroom.runtime.plan import (
     GAP_STEPS,
     GRAIN,
+    HEAD_START,
+    WELCOME,
     WORTH_FOLLOWING,
     WORTH_READING,
     Budget,
@@ -20,6 +24,7 @@ from greenroom.runtime.plan import (
     due,
     plan,
 )
+from greenroom.runtime.records import Priority
 
 costs = st.builds(ChunkCost, st.floats(0.0, 0.5), st.floats(1e-6, 1.0), st.floats(0.0, 1e-5))
 budgets = st.builds(
@@ -144,7 +149,7 @@ def with_background(draw: st.DrawFn) -> list[SequenceView]:
     """A stage on which some only hear; they never decode."""
 
     def hears(s: SequenceView) -> SequenceView:
-        return msgspec.structs.replace(
+        return structs.replace(
             s,
             lane=Lane.BACKGROUND,
             remaining=draw(st.integers(0, 100)) if s.remaining else 0,
@@ -255,3 +260,45 @@ def test_a_fixed_chunk_is_whole_where_more_is_to_come(remaining: int, budget: Bu
         assert background is None or background[1] == budget.chunk_tokens
     else:
         assert (background is None) == (remaining == 0)
+
+
+def served(views: list[SequenceView], budget: Budget, steps: int) -> list[int]:
+    """Who gets the chunks of so many steps, if nobody ever comes to an end."""
+    order: list[int] = []
+    for step in range(steps):
+        chunk_ = plan(views, budget).prefill
+        assert chunk_ is not None
+        order.append(chunk_[0])
+        views[chunk_[0]] = structs.replace(views[chunk_[0]], phase=Phase.PREFILL, last_planned=step)
+    return order
+
+
+@given(st.lists(st.sampled_from(["low", "normal", "high"]), min_size=1, max_size=4), budgets)
+def test_a_priority_is_a_head_start_and_nobody_starves(
+    priorities: list[Priority], budget: Budget
+) -> None:
+    views = [
+        SequenceView(uid, Phase.WAITING, 10_000, uid, -WELCOME, priority=priority)
+        for uid, priority in enumerate(priorities)
+    ]
+    budget = structs.replace(budget, max_batch_size=len(views))
+    order = served(views, budget, 200)
+    first = [order.index(uid) for uid in range(len(views))]
+    assert max(first) <= 3 * WELCOME * len(views), "everybody begins"
+    assert [priorities[uid] for uid in sorted(range(len(views)), key=first.__getitem__)] == sorted(
+        priorities, key=lambda p: -HEAD_START[p]
+    ), "the higher ones first"
+    for uid in range(len(views)):
+        turns = [at for at, who in enumerate(order) if who == uid]
+        gaps = [b - a for a, b in itertools.pairwise(turns)]
+        assert max(gaps) <= (max(HEAD_START.values()) - min(HEAD_START.values()) + 2) * len(views)
+
+
+def test_who_came_much_earlier_begins_first_whatever_the_priority() -> None:
+    budget = Budget(1, 64, "adaptive", 0.1, ChunkCost(0.01, 0.001, 0.0), 0.1)
+    low = SequenceView(0, Phase.WAITING, 100, 0, priority="low")
+    for place in range(1, 40):
+        high = SequenceView(1, Phase.WAITING, 100, place, priority="high")
+        chosen = plan([low, high], budget).prefill
+        assert chosen is not None
+        assert chosen[0] == (1 if place < HEAD_START["high"] - HEAD_START["low"] else 0)

@@ -25,6 +25,7 @@ from greenroom.runtime.errors import (
 from greenroom.runtime.records import ChatMessage
 from greenroom.runtime.scenario import Member, Order, Phase, Scenario, Vote
 from greenroom.runtime.scene_file import checked
+from greenroom.runtime.state import State
 from greenroom.runtime.testkit import run
 from greenroom.runtime.transcript import (
     Call,
@@ -34,6 +35,7 @@ from greenroom.runtime.transcript import (
     Ended,
     Entry,
     Line,
+    PhaseBegun,
     Silence,
     Transcript,
     reaches,
@@ -425,6 +427,25 @@ def test_a_scene_that_is_deleted_while_it_runs_stops_and_its_name_is_free() -> N
             await scenes.create("", scenario(max_turns=1))
             assert (await scenes.info("", "s")).turns == 0
             await all_of(await scenes.perform("", "s"))
+
+    run(main)
+
+
+def test_who_watches_a_scene_that_rests_sees_it_go_on_hours_later() -> None:
+    house = Repertory(World(), answer)
+
+    async def main() -> None:
+        evening = Evening(house)
+        async with evening.system:
+            await evening.scenes.create("", scenario())
+            async with await evening.scenes.watch("", "s") as watching:
+                await asyncio.sleep(10_000)
+                await all_of(await evening.scenes.perform("", "s", turns=1))
+                assert isinstance(await anext(watching), PhaseBegun)
+            theatre = evening.system.get("theatre/s")
+            assert theatre is not None
+            await asyncio.sleep(10_000)
+            assert theatre.cell.state is State.PASSIVE, "nobody watches any more"
 
     run(main)
 

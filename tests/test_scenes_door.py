@@ -94,6 +94,29 @@ def test_what_is_wrong_with_a_request_is_named() -> None:
     run(scenario())
 
 
+def test_names_of_any_script_in_any_spelling() -> None:
+    composed, apart = "Caf\u00e9.茶", "Cafe\u0301.茶"
+
+    async def scenario() -> None:
+        async with theatre() as client:
+            members = [{"name": "Zoe\u0308", "agent": "ann"}, {"name": "अनुराधा", "agent": "bob"}]
+            status, info = await call(client, "POST", "", {"name": apart, "members": members})
+            assert (status, info["name"]) == (201, composed)
+            for name in (composed, apart):
+                _, ran = await call(client, "POST", f"/{name}/run", {"speaker": "Zoe\u0308"})
+                assert [x["speaker"] for x in ran["lines"]] == ["Zo\u00eb"]
+            status, _ = await call(
+                client, "POST", f"/{apart}/lines", {"text": "?", "to": ["अनुराधा"]}
+            )
+            assert status == 201
+            status, told = await call(client, "POST", f"/{apart}/lines", {"text": "?", "to": []})
+            assert (status, told["error"]["param"]) == (400, "to")
+            _, heard = await call(client, "GET", f"/{apart}/transcript?heard_by=Zoe\u0308")
+            assert len(heard["data"]) == 2
+
+    run(scenario())
+
+
 def test_a_scene_over_a_websocket() -> None:
     async def scenario() -> None:
         async with theatre() as client:

@@ -42,8 +42,8 @@ def llama(tmp_path_factory: pytest.TempPathFactory, default_model_path: Path) ->
     return checkpoint("llama", tmp_path_factory.mktemp("checkpoint"), default_model_path)
 
 
-def checkpoint(kind: str, folder: Path, tokenizer: Path) -> Path:
-    config = {**config_of(kind), "model_type": kind, "vocab_size": 49152}
+def checkpoint(kind: str, folder: Path, tokenizer: Path, **more: Any) -> Path:
+    config = {**config_of(kind), "model_type": kind, "vocab_size": 49152, **more}
     return save_checkpoint(folder / "model", tokenizer, config)
 
 
