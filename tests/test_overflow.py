@@ -220,7 +220,9 @@ def test_the_system_prompt_and_what_is_pinned_outlast_every_overflow(
     async def scene(house: Playhouse) -> None:
         for name in ("chatting", "saying"):
             await house.spawn(SpawnRequest(name=name, system="You keep rule 77.", overflow=policy))
-        chatted, said = [await client.ask(house, pinned)], [await say(house, pinned)]
+        chatted, said = [await client.ask(house, "Hello!")], [await say(house, "Hello!")]
+        chatted.append(await client.ask(house, pinned))
+        said.append(await say(house, pinned))
         for name in ("chatting", "saying"):
             await house.pin("", name)
         for n in range(14):
