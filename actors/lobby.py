@@ -4,6 +4,7 @@ from aiohttp import web
 
 from greenroom.actors.answers import json_answer
 from greenroom.actors.house import House
+from greenroom.runtime.errors import Unavailable
 
 
 class Lobby:
@@ -18,9 +19,9 @@ class Lobby:
 
     async def ready(self, _request: web.Request) -> web.Response:
         """200 once turns are taken, 503 before and while draining."""
-        if self._house.ready():
-            return json_answer({"status": "ready", "model": self._house.model.name})
-        return json_answer({"status": "not ready"}, status=503, headers={"Retry-After": "1"})
+        if not self._house.ready():
+            raise Unavailable("no turns are taken now")
+        return json_answer({"status": "ready", "model": self._house.model.name})
 
     async def models(self, _request: web.Request) -> web.Response:
         """The one served model, as a list."""

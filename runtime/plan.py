@@ -26,6 +26,9 @@ WORTH_READING = 48
 everybody's rows, so that two gaps are longer; of these few they are less than a twentieth."""
 WORTH_FOLLOWING = 12
 """The same where more is to come: who follows what is being said stays until it has been said."""
+SPREAD = 512
+"""Tokens by which who joins may be longer than the longest that decodes: mlx-lm pads all rows to
+the longest, and attends over the padding."""
 
 
 HEAD_START: Mapping[Priority, int] = {"high": 8, "normal": 0, "low": -8}
@@ -135,7 +138,7 @@ def plan(sequences: Sequence[SequenceView], budget: Budget) -> StepPlan:
     room = max(0, budget.max_batch_size - len(on_stage))
     waiting = sorted((s for s in foreground if s.phase is Phase.WAITING), key=_arrival)
     candidates = [s for s in on_stage if s.phase is Phase.PREFILL] + waiting[:room]
-    read = _readers(sequences, budget, len(decode)) if decode else ()
+    read = _readers(sequences, budget) if decode else ()
     if candidates:
         chosen = min(candidates, key=lambda s: (_last_planned(s), _arrival(s)))
         tokens = chunk(chosen, budget, decoding=bool(decode))
@@ -181,25 +184,26 @@ def _background(sequences: Sequence[SequenceView], budget: Budget) -> tuple[int,
     return chosen.uid, background_chunk(chosen, budget)
 
 
-def _readers(
-    sequences: Sequence[SequenceView], budget: Budget, num_decoding: int
-) -> tuple[int, ...]:
-    """Who reads along beside so many that decode: whoever does already, then who follows what is
-    being said, then whoever came first. A fixed schedule has none: its chunks are its own.
+def _readers(sequences: Sequence[SequenceView], budget: Budget) -> tuple[int, ...]:
+    """Who reads along beside those who decode: whoever does already, then who follows what is being
+    said, then whoever came first. A fixed schedule has none: its chunks are its own.
 
     Who has begun to read stays while there is anything to read, and a row for it.
     """
-    rows = budget.max_rows - num_decoding
+    decoding = [s.context for s in sequences if s.phase is Phase.DECODE]
+    rows = budget.max_rows - len(decoding)
     if rows <= 0 or budget.schedule == "fixed":
         return ()
-    able = [s for s in _hearing(sequences, budget) if s.reads or _worth_reading(s)]
+    longest = max(decoding) + SPREAD
+    able = [s for s in _hearing(sequences, budget) if s.reads or _worth_reading(s, longest)]
     able.sort(key=lambda s: (not s.reads, not s.open, s.phase is Phase.WAITING, s.order))
     return tuple(s.uid for s in able[:rows])
 
 
-def _worth_reading(s: SequenceView) -> bool:
+def _worth_reading(s: SequenceView, longest: int) -> bool:
     known = s.remaining + s.beyond
-    return s.near and known >= (WORTH_FOLLOWING if s.open else WORTH_READING)
+    least = WORTH_FOLLOWING if s.open else WORTH_READING
+    return s.near and known >= least and s.context <= longest
 
 
 def decode_gap_s(wanted_s: float, decode_step_s: float) -> float:

@@ -109,6 +109,7 @@ class Sharing:
             other.order < s.order
             and other.job.scope == s.job.scope is not None
             and other.resumed == s.resumed
+            and other.parts == s.parts  # what is decoded of other segments is not the same
             # One that encodes nothing, as a second answer to a prompt, may take from anybody.
             and s.job.encode_from in (other.job.encode_from, len(s.job.tokens))
         )

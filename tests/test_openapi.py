@@ -76,7 +76,8 @@ def references(node: Any) -> Iterator[str]:
 
 def test_answers_are_as_described() -> None:
     async def scenario() -> None:
-        async with visiting(SmallHouse(admin_key="thyme")) as client:
+        house = SmallHouse(admin_key="thyme")
+        async with visiting(house) as client:
             told = await described(client)
             for method, path, body in (
                 ("POST", "/v1/chat/completions", question()),
@@ -92,7 +93,9 @@ def test_answers_are_as_described() -> None:
                 ("GET", "/admin/models", None),
                 ("POST", "/v1/agents/alice/say", {}),
                 ("GET", "/v1/agents/nobody", None),
+                ("GET", "/health/ready", None),
             ):
+                house.is_ready = path != "/health/ready"
                 headers = {"x-api-key": "thyme"}
                 async with client.request(method, path, json=body, headers=headers) as response:
                     answer = await response.json()

@@ -16,7 +16,7 @@ from tests.server import make_home
 from tests.test_hearing import STORY, SYSTEM, remembered, say, settings, within
 from tests.zoo import save_checkpoint
 
-WORDS = (STORY * 4).split()
+WORDS = (STORY * 8).split()
 
 
 @pytest.fixture(scope="module", params=["llama", "gemma3_text", "qwen3_next"])
@@ -46,10 +46,13 @@ async def conversation(house: Playhouse, *, follows: bool) -> Any:
     first, _ = await say(house, "Who are you?")
     question = f"Alice: {' '.join(WORDS)}\n\nWhat now?"
     if follows:
+        before = (await house.counters()).prefill_tokens
         await overhear(house, 3)
         await hear(house, "It rains.")
         for num_words in range(5, len(WORDS), 9):
             await overhear(house, num_words)
+        while (await house.counters()).prefill_tokens < before + 64:  # a chunk of what was said
+            pass
     else:
         question = f"Alice: It rains.\n\n{question}"
     second, done = await say(house, question)

@@ -11,6 +11,7 @@ from greenroom.runtime.plan import (
     GAP_STEPS,
     GRAIN,
     HEAD_START,
+    SPREAD,
     WELCOME,
     WORTH_FOLLOWING,
     WORTH_READING,
@@ -238,6 +239,7 @@ def test_a_row_is_taken_whenever_it_is_worth_it(
     sequences: list[SequenceView], budget: Budget
 ) -> None:
     step = plan(sequences, budget)
+    longest = max((s.context for s in sequences if s.phase is Phase.DECODE), default=0)
     worth = [
         s
         for s in sequences
@@ -245,6 +247,7 @@ def test_a_row_is_taken_whenever_it_is_worth_it(
         and s.phase in (Phase.WAITING, Phase.PREFILL)
         and s.near
         and s.remaining
+        and s.context <= longest + SPREAD
         and s.remaining + s.beyond >= (WORTH_FOLLOWING if s.open else WORTH_READING)
     ]
     if step.decode and worth and budget.schedule == "adaptive":
