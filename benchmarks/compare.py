@@ -123,18 +123,18 @@ class Comparison:
             disk = Path(folder)
             (disk / "models").symlink_to(load_settings().settings.models_path)
             contender = CONTENDERS[cells[0].contender]
+            server = None
             try:
                 server = Running(contender, weights, disk, self._environments())
                 server.start()
-            except Unavailable as reason:
-                for cell in cells:
-                    self._note(cell, str(reason))
-                return
-            try:
                 for cell in cells:
                     self._measure(cell, repeat, server, prose)
+            except Unavailable as reason:  # of the start: what a scenario raises is noted there
+                for cell in cells:
+                    self._note(cell, str(reason))
             finally:
-                server.end(signal.SIGKILL)
+                if server is not None:
+                    server.end(signal.SIGKILL)
 
     def _measure(self, cell: Cell, repeat: int, server: Running, prose: Prose) -> None:
         load, before = Load(), server.cpu_s()
