@@ -98,14 +98,14 @@ def test_a_wait_ends_with_a_refusal_that_may_be_tried_again(model: Any) -> None:
 
 
 def test_decoded_copies_go_first_and_ones_own_last(model: Any) -> None:
-    rig = StageRig(model, memory_bytes=block(model) * 4, resident_bytes=1 << 40)
+    rig = StageRig(model, memory_bytes=block(model) * 3, resident_bytes=1 << 40)
     for uid, length in ((1, 20), (2, 30)):
         rig.submit(uid, prompt(length), 5)
         rig.run()
     first = rig.done(1).segments
     copies = rig.stage.count().memory.resident
-    assert copies > 2 * block(model), "there is room for one more of them"
-    rig.submit(3, prompt(BLOCK + 30), 5, pieces=first[:1], handle=1)
+    assert copies == 2 * block(model), "there is room for both, and not for what comes"
+    rig.submit(3, prompt(2 * BLOCK + 30), 5, pieces=first[:1], handle=1)
     rig.run()
     assert rig.events[3][0] == JobStarted(cached_tokens=20)
     assert rig.stage.counters.resident_hits == 1
