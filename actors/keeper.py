@@ -23,7 +23,7 @@ from greenroom.actors.keeper_messages import (
 )
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.channel import Channel
-from greenroom.runtime.codec import BadPayload, Payload, check, link
+from greenroom.runtime.codec import BadPayload, Payload, check, is_passing, link
 from greenroom.runtime.errors import ActorStopped, StorageFailed
 from greenroom.runtime.hot import HotPayloads
 from greenroom.runtime.resume import Link
@@ -219,6 +219,8 @@ class Keeper(Actor[KeeperMessage]):
         for (segment, payload), is_new in zip(segments, written, strict=True):
             if is_new:
                 self._hot.put(segment.id, payload)
+            elif any(map(is_passing, payload.arrays)):
+                self._hot.drop(segment.id)  # it may have been without them, and has them again
             # Else the file is somebody's earlier computation of the same tokens: those bytes stay
             # the segment's, hot and after a restart, and are read when they are needed.
         new = [p.num_bytes for (_, p), is_new in zip(segments, written, strict=True) if is_new]

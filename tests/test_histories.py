@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenroom.actors.app import open_house
+from greenroom.actors.custodian_messages import Tidy
 from greenroom.actors.keeper_messages import Doom, Drop
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
@@ -100,6 +101,8 @@ class Ensemble:
         rest = [("spawn", 0), ("say", 0), *todo, ("restart", 0)]
         while rest:
             async with open_house(self.settings) as self.house:
+                custodian: Any = self.house.system.get("custodian")
+                await custodian.ask(Tidy())  # what goes at a start has gone
                 while rest:
                     what, much = rest.pop(0)
                     if what == "restart":
@@ -121,10 +124,10 @@ class Ensemble:
             case "say":
                 await self.say(name, ChatMessage("user", f"Question {much}?"))
             case "hear":
-                gone = await self.gone()
+                before = await self.before()
                 await self.house.hear(HearRequest(agent=name, content=f"It is {much} o'clock."))
                 head = (await self.house.heard("", name)).head
-                await self.write_down(gone, head)
+                await self.write_down(before, head)
                 heard = ChatMessage("user", f"It is {much} o'clock.", heard=True)
                 await self.keep(name, (*told, heard))
             case "edit":
@@ -175,7 +178,7 @@ class Ensemble:
             max_tokens=MAX_TOKENS,
             sampling=Sampling(temperature=0),
         )
-        gone = await self.gone()
+        before = await self.before()
         probe = await self.house.probe(request)
         answer: list[int] = []
         async with opened(self.house, request) as turn:
@@ -190,27 +193,34 @@ class Ensemble:
             usage.prompt_tokens,
             usage.cached_tokens,
         )
-        await self.write_down(gone, done.head, usage.prompt_tokens, answer, usage.cached_tokens)
+        await self.write_down(before, done.head, usage.prompt_tokens, answer, usage.cached_tokens)
         return ChatMessage("assistant", done.text)
 
-    async def gone(self) -> tuple[str, ...]:
-        """Of all segments that there have been, those whose bytes the store has lost."""
+    async def before(self) -> dict[str, tuple[str, ...]]:
+        """Of all segments whose bytes the store still has, the names of their arrays."""
         lost: tuple[str, ...] = await self.store(Unstored(tuple(sorted(self.seen))))
-        return lost
+
+        def look() -> dict[str, tuple[str, ...]]:
+            vault = Vault(self.settings.store_path)
+            return {i: tuple(vault.read(i)[1].arrays) for i in self.seen.difference(lost)}
+
+        return await asyncio.to_thread(look)
 
     async def write_down(
         self,
-        gone: tuple[str, ...],
+        before: dict[str, tuple[str, ...]],
         head: str | None,
         num_prompt: int = 0,
         answer: Sequence[int] = (),
         cached: int | None = None,
     ) -> None:
         chain: tuple[Piece, ...] = await self.store(Recall(head))
+        gone = tuple(self.seen.difference(before))
         self.seen.update(piece.segment.id for piece in chain)
         part = Part(
             chain=chain,
             held=await asyncio.to_thread(self.read, chain),
+            had=before,
             num_prompt=num_prompt or chain_length(chain),
             answer=tuple(answer),
             cached=cached,

@@ -6,7 +6,7 @@ company, so whatever a house evicts, shares, forks, carries or reads back must m
 neither to a token nor to a byte.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -14,11 +14,13 @@ import mlx.core as mx
 import msgspec
 from mlx_lm.models.cache import make_prompt_cache
 
-from greenroom.runtime.codec import Payload
+from greenroom.runtime.codec import Payload, link
 from greenroom.runtime.job import Encoded, JobStarted
 from greenroom.runtime.loader import load
 from greenroom.runtime.restore import restore
+from greenroom.runtime.resume import stand_at
 from greenroom.runtime.segments import Piece, chain_tokens
+from greenroom.runtime.spec import extract_spec
 from tests.tiny import StageRig, alone, token
 
 CHUNK_TOKENS = 64
@@ -28,7 +30,8 @@ CHUNK_TOKENS = 64
 class Part(msgspec.Struct, frozen=True):
     """One job of a house: a turn, or something that was heard.
 
-    ``chain`` is where the agent stood afterwards, ``held`` what the store had of it then, by id.
+    ``chain`` is where the agent stood afterwards, ``held`` what the store had of it then, by id,
+    and ``had`` the names of the arrays that it had of all segments before.
     The first ``num_prompt`` tokens are the prompt, of which ``cached`` were not computed; the
     ``answer`` is empty where something was only heard, and ``cached`` None where nobody said.
     Of what is ``gone`` the store had lost the bytes before.
@@ -36,6 +39,7 @@ class Part(msgspec.Struct, frozen=True):
 
     chain: tuple[Piece, ...]
     held: Mapping[str, Payload]
+    had: Mapping[str, Collection[str]]
     num_prompt: int
     answer: tuple[int, ...]
     cached: int | None
@@ -54,6 +58,7 @@ class Understudy:
     def __init__(self, checkpoint: Path, codec: str) -> None:
         loaded = load(checkpoint, device="cpu")
         self._model = loaded.model
+        self._spec = extract_spec(loaded.model, loaded.config)
         self._stops = tuple(sorted(loaded.tokenizer.eos_token_ids))
         self._codec = codec
         self._payloads: dict[str, Payload] = {}
@@ -64,10 +69,12 @@ class Understudy:
             self._payloads.pop(each, None)
         known = list(takewhile(self._knows, part.chain))
         known = [p for p in known if p.segment.start < part.num_prompt or not part.answer]
+        pieces = [self._piece(p, part.had[p.segment.id]) for p in known]
+        known = known[: self._standing(pieces)]
+        pieces = pieces[: len(known)]
         new = part.chain[len(known) :]
         if not new and not part.answer:
             return  # somebody had heard the same: nothing was computed
-        pieces = [self._piece(p, part.held) for p in known]
         prompt = part.prompt
         system = new[0].segment if new and new[0].segment.kind == "system" else None
         rig = StageRig(self._model, codec=self._codec, chunk_tokens=CHUNK_TOKENS)
@@ -97,10 +104,15 @@ class Understudy:
     def _knows(self, piece: Piece) -> bool:
         return piece.segment.id in self._payloads
 
-    def _piece(self, piece: Piece, held: Mapping[str, Payload]) -> Encoded:
-        """What is remembered, without tails and states that the house has let go of meanwhile."""
+    def _standing(self, pieces: Sequence[Encoded]) -> int:
+        """How many of them a turn goes on from: at their end a window must be whole."""
+        links = [link(self._spec, p.payload, p.stop - p.start) for p in pieces]
+        end = stand_at(links, self._spec.windows)
+        return sum(p.start < end for p in pieces)
+
+    def _piece(self, piece: Piece, kept: Collection[str]) -> Encoded:
+        """What is remembered, without tails and states that the house had let go of before."""
         start, payload = piece.segment.start, self._payloads[piece.segment.id]
-        kept = held[piece.segment.id].arrays
         arrays = {name: array for name, array in payload.arrays.items() if name in kept}
         return Encoded(start, start + piece.used, msgspec.structs.replace(payload, arrays=arrays))
 
