@@ -82,6 +82,7 @@ async def open_house(settings: Settings, *, dark: bool = False) -> AsyncIterator
                 # First: scenes need their agents to the end, who may have come later (a swap).
                 await system.stop(theatre)
     finally:
+        await ground.clear_stages()
         await scribe.close()
         await asyncio.to_thread(ledger.close)
         await asyncio.to_thread(ground.threads.stop)
@@ -101,7 +102,7 @@ def _prepare(settings: Settings) -> tuple[Play, Ground, Ledger]:
     except GreenroomError:
         index.close()
         raise
-    return play, Ground(vault, index, Threads.start(), Meter()), ledger
+    return play, Ground(vault, index, Threads.start(), Meter(), []), ledger
 
 
 def bring(settings: Settings, name: str) -> Play:
@@ -136,7 +137,7 @@ def _lit(settings: Settings, ground: Ground) -> OpenStage:
         return make_stage(settings, play.entry, play.path, decode, emit, flush)
 
     patience = Patience(settings.memory.release_after_s, settings.stage.memory_wait_s)
-    return partial(open_stage, set_stage, patience)
+    return partial(open_stage, set_stage, patience, ground.stages)
 
 
 def _dark(settings: Settings) -> OpenStage:

@@ -16,6 +16,7 @@ from greenroom.runtime.ref import Ref
 from greenroom.runtime.stage import Stage
 from greenroom.runtime.supervise import Decision, Supervision
 from greenroom.runtime.system import System
+from greenroom.runtime.worker import Worker
 
 
 class Play(msgspec.Struct, frozen=True):
@@ -50,13 +51,18 @@ class _Opening:
 
 
 async def open_stage(
-    set_stage: SetStage, patience: Patience, system: System, play: Play, relieve: Relieve
+    set_stage: SetStage,
+    patience: Patience,
+    threads: list[Worker],
+    system: System,
+    play: Play,
+    relieve: Relieve,
 ) -> Opened:
     """Load the model; see ``OpenStage``."""
     opening = _Opening()
     gpu: Ref[GpuMessage] = system.spawn(
         "gpu",
-        partial(GpuActor, partial(set_stage, play), [], patience, relieve),
+        partial(GpuActor, partial(set_stage, play), threads, patience, relieve),
         supervision=Supervision(decider=opening.decide, exhausted=Decision.ESCALATE),
     )
     try:

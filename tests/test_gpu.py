@@ -1,6 +1,7 @@
 """The GPU actor with the real model: when it crashes, and when memory is short."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,12 @@ from greenroom.actors.problems import problem
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.errors import NoMemory, StageFailed, TooLargeForMemory
 from greenroom.runtime.layers import load_settings
-from greenroom.runtime.records import ChatMessage, Sampling, TurnDone, TurnRequest
+from greenroom.runtime.records import ChatMessage, Sampling, SpawnRequest, TurnDone, TurnRequest
 from greenroom.runtime.system import System
 from tests.server import make_home
+from tests.test_hearing import hear
+from tests.test_hearing import settings as tiny_settings
+from tests.test_verbs import checkpoint
 
 QUESTIONS = ("What is the capital of France?", "And of Italy?", "Name an animal that flies.")
 LONG = "Clocks are wound on Mondays, and the keys are kept by the porter. " * 40
@@ -128,5 +132,21 @@ def test_a_tiny_memory_refuses_with_numbers_and_forgets_nothing(tmp_path: Path) 
             assert (counters.refused, counters.waiting, counters.running) == (2, 0, 0)
             assert counters.short_of_memory == 1
             assert counters.memory.free >= 0
+
+    uvloop.run(scenario())
+
+
+@pytest.mark.slow  # for the ten seconds in which a house tries to close gracefully
+def test_a_house_that_closes_amid_much_work_leaves_no_thread_behind(
+    tmp_path: Path, default_model_path: Path
+) -> None:
+    settings = tiny_settings(tmp_path / "home", checkpoint("llama", tmp_path, default_model_path))
+
+    async def scenario() -> None:
+        async with open_house(settings) as house:
+            for number in range(400):
+                await house.spawn(SpawnRequest(name=f"agent-{number}"))
+                await hear(house, "Clocks. " * 500, agent=f"agent-{number}")
+        assert "greenroom-mlx" not in {each.name for each in threading.enumerate()}
 
     uvloop.run(scenario())
