@@ -177,6 +177,7 @@ def make_stage(
         << 20,
         memory_bytes=settings.stage.memory_budget_mb << 20 or memory_limit(),
         max_rows=max_rows,
+        max_row_cost=settings.stage.max_row_cost,
     )
     for line in facts.text.report.lines():
         log.info("the chat template of %s: %s", entry.name, line)

@@ -25,6 +25,7 @@ class StageLimits(msgspec.Struct, frozen=True):
     resident_bytes: int
     memory_bytes: int
     max_rows: int = 0
+    max_row_cost: float = 0.1
 
     @property
     def grid(self) -> int | None:
@@ -43,5 +44,6 @@ class StageLimits(msgspec.Struct, frozen=True):
             max_decode_gap_s=decode_gap_s(self.max_decode_gap_s, pace.decode_step_s),
             cost=pace.cost,
             max_rows=self.max_rows,
+            told_reads=pace.row_cost <= self.max_row_cost,
             max_background_s=min(MOST_BACKGROUND_S, max(LEAST_BACKGROUND_S, quiet_s / 10)),
         )

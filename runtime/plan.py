@@ -87,7 +87,8 @@ class Budget(msgspec.Struct, frozen=True):
     as fit into ``max_decode_gap_s`` at the ``cost`` that was measured; "fixed" always cuts at
     ``chunk_tokens``, so that equal prompts are computed in equal pieces. A chunk in the
     background takes at most ``max_background_s``: a newcomer may have to wait for all of it.
-    A decode step has ``max_rows`` rows at most that decode or read.
+    A decode step has ``max_rows`` rows at most that decode or read. Unless ``told_reads``, only who
+    follows what is being said may read; who has been told something waits for a pause.
     """
 
     max_batch_size: int
@@ -97,6 +98,7 @@ class Budget(msgspec.Struct, frozen=True):
     cost: ChunkCost
     max_background_s: float
     max_rows: int = 0
+    told_reads: bool = True
 
     @property
     def grid(self) -> int | None:
@@ -195,7 +197,11 @@ def _readers(sequences: Sequence[SequenceView], budget: Budget) -> tuple[int, ..
     if rows <= 0 or budget.schedule == "fixed":
         return ()
     longest = max(decoding) + SPREAD
-    able = [s for s in _hearing(sequences, budget) if s.reads or _worth_reading(s, longest)]
+    able = [
+        s
+        for s in _hearing(sequences, budget)
+        if (s.open or budget.told_reads) and (s.reads or _worth_reading(s, longest))
+    ]
     able.sort(key=lambda s: (not s.reads, not s.open, s.phase is Phase.WAITING, s.order))
     return tuple(s.uid for s in able[:rows])
 

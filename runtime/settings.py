@@ -61,6 +61,7 @@ class StageSettings(_Section, frozen=True):
 
     max_batch_size: Count
     max_rows: Count
+    max_row_cost: Duration
     schedule: Literal["adaptive", "fixed"]
     chunk_tokens: Count
     max_decode_gap_ms: Duration

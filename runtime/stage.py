@@ -308,7 +308,7 @@ class Stage:
         started = self._now()
         rows = self._batch.step()
         ended = self._now()
-        self._pace.decoded(ended - started)
+        self._pace.decoded(ended - started, len(rows))
         reading = [row.uid for row in rows if reads(self._sequences[row.uid])]
         self.counters.decoded(len(rows) - len(reading), ended - started)
         for row in rows:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom.runtime.cost import ChunkCost
-from greenroom.runtime.pace import Pace
+from greenroom.runtime.pace import ENOUGH, Pace
 
 costs = st.builds(ChunkCost, st.floats(0.0, 0.5), st.floats(1e-6, 0.01), st.floats(0.0, 1e-5))
 
@@ -66,3 +66,21 @@ def test_decode_steps_are_learned_alike_unless_something_disturbs_them() -> None
     pace.prefilled(64, 0, 1.0, beside=True)
     pace.decoded(0.001)
     assert pace.decode_step_s == learned
+
+
+@given(st.floats(0.001, 1.0), st.floats(0.5, 2.0))
+def test_what_a_second_row_costs_is_learned_from_steps_of_both_kinds(
+    step: float, ratio: float
+) -> None:
+    pace = Pace()
+    pace.decoded(9.0)  # follows nothing that is known
+    for _ in range(ENOUGH):
+        assert pace.row_cost == 0.0
+        pace.decoded(step, 1)
+    pace.disturbed()
+    pace.decoded(9.0, 2)
+    for _ in range(ENOUGH):
+        assert pace.row_cost == 0.0
+        pace.decoded(step * ratio, 2)
+        pace.decoded(9.0, 3)
+    assert abs(pace.row_cost - (ratio - 1)) < 1e-6

@@ -37,6 +37,7 @@ budgets = st.builds(
     cost=costs,
     max_background_s=st.floats(0.001, 2.0),
     max_rows=st.integers(0, 5),
+    told_reads=st.booleans(),
 )
 
 
@@ -220,6 +221,7 @@ def test_who_hears_reads_along_only_in_rows_that_replies_leave(
     for uid in step.read:
         assert sequences[uid].lane is Lane.BACKGROUND
         assert sequences[uid].remaining > 0
+        assert sequences[uid].open or budget.told_reads
         assert step.num_tokens[uid] == 1
 
 
@@ -247,6 +249,7 @@ def test_a_row_is_taken_whenever_it_is_worth_it(
         and s.phase in (Phase.WAITING, Phase.PREFILL)
         and s.near
         and s.remaining
+        and (s.open or budget.told_reads)
         and s.context <= longest + SPREAD
         and s.remaining + s.beyond >= (WORTH_FOLLOWING if s.open else WORTH_READING)
     ]

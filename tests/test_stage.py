@@ -426,6 +426,18 @@ def test_a_reply_takes_the_row_of_one_who_reads(model: Any) -> None:
     assert rig.tokens(3) == alone(model, prompt(9, 2), 20)
 
 
+def test_who_has_been_told_something_waits_where_a_second_row_costs_too_much(model: Any) -> None:
+    rig = StageRig(model, schedule="adaptive", max_rows=2, max_row_cost=-1.0)
+    rig.submit(1, prompt(20, 1), 60)
+    rig.submit(2, prompt(80), 0, background=True)
+    rig.run()
+    assert rig.stage.counters.read_tokens == 0
+    assert rig.tokens(1) == alone(model, prompt(20, 1), 60)
+    rig.submit(3, prompt(90), 8, pieces=rig.done(2).segments)
+    rig.run()
+    assert rig.tokens(3) == alone(model, prompt(90), 8)
+
+
 def test_one_who_reads_can_be_given_up_at_any_step(model: Any) -> None:
     for num_read in (1, 7):
         rig = StageRig(model, schedule="adaptive", max_rows=2)

@@ -1,5 +1,6 @@
 """Tiny random models and a stage for them: exactness is tested on these, in milliseconds."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
@@ -85,12 +86,20 @@ class StageRig:
         memory_bytes: int = 1 << 40,
         schedule: Literal["adaptive", "fixed"] = "fixed",
         max_rows: int = 0,
+        max_row_cost: float = math.inf,
     ) -> None:
         self.codec: Codec = codec_named(codec)
         self.spec = extract_spec(model, {"max_position_embeddings": 2048})
         self.events: dict[int, list[JobEvent]] = {}
         limits = StageLimits(
-            max_batch_size, chunk_tokens, schedule, 0.5, resident_bytes, memory_bytes, max_rows
+            max_batch_size,
+            chunk_tokens,
+            schedule,
+            0.5,
+            resident_bytes,
+            memory_bytes,
+            max_rows,
+            max_row_cost,
         )
         self.stage = Stage(last_position_head(model), self.spec, self.codec, limits, self._emit)
 
