@@ -1,8 +1,8 @@
 """A house far away: a running server, reached over HTTP and WebSocket."""
 
-import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -13,6 +13,7 @@ from greenroom.actors.frames import SUBPROTOCOL, ServerFrame
 from greenroom.actors.house_records import ModelCard, Status
 from greenroom.actors.remote_calls import answered, call, lost
 from greenroom.actors.remote_errors import ServerLost
+from greenroom.actors.remote_feeds import RemoteFeeds
 from greenroom.actors.remote_frames import event_of, say_fields
 from greenroom.actors.remote_scenes import RemoteScenes
 from greenroom.runtime.channel import Channel
@@ -34,7 +35,6 @@ T = TypeVar("T")
 
 CONNECT_S = 10.0
 HEARTBEAT_S = 20.0
-EVENTS_AHEAD = 256
 PAGE = 1000
 READ_BYTES = 1 << 18
 
@@ -87,7 +87,7 @@ class RemoteHouse:
         self.model = model
         self._client = client
         self._admin_key = admin_key
-        self._turns: set[asyncio.Task[None]] = set()
+        self._turns = RemoteFeeds()
         self.scenes = RemoteScenes(client)
 
     async def open_turn(self, request: TurnRequest) -> Channel[TurnEvent]:
@@ -95,12 +95,7 @@ class RemoteHouse:
         if request.agent is None:
             raise InvalidRequest("An agent must be named.", param="agent")
         say = {"type": "say", "progress": True, **say_fields(request)}
-        channel: Channel[TurnEvent] = Channel(EVENTS_AHEAD)
-        turn = asyncio.create_task(self._play(request.agent, say, channel))
-        self._turns.add(turn)
-        turn.add_done_callback(self._turns.discard)
-        channel.on_cancel(turn.cancel)
-        return channel
+        return self._turns.open(partial(self._play, request.agent, say))
 
     async def hear(self, request: HearRequest) -> None:
         """Have an agent hear something."""
@@ -187,9 +182,7 @@ class RemoteHouse:
     async def close(self) -> None:
         """Give up the turns that run, and scenes that are performed or watched."""
         await self.scenes.close()
-        for turn in self._turns:
-            turn.cancel()
-        await asyncio.gather(*self._turns, return_exceptions=True)
+        await self._turns.close()
 
     # --
 
@@ -204,7 +197,7 @@ class RemoteHouse:
             yield response
 
     async def _play(self, agent: str, say: dict[str, Any], channel: Channel[TurnEvent]) -> None:
-        """Play one turn into its channel, whose end tells how it went."""
+        """Play one turn into its channel. Raises what it ends with."""
         try:
             async with self._client.ws_connect(
                 _of(agent, "stream"),
@@ -214,13 +207,10 @@ class RemoteHouse:
             ) as socket:
                 await socket.send_str(msgspec.json.encode(say).decode())
                 await self._read(socket, channel)
-            channel.close()
-        except GreenroomError as error:
-            channel.fail(error)
         except aiohttp.WSServerHandshakeError as error:
-            channel.fail(await self._refused(agent, error))
+            raise await self._refused(agent, error) from error
         except (aiohttp.ClientError, OSError) as error:
-            channel.fail(lost(error))
+            raise lost(error) from error
 
     async def _read(
         self, socket: aiohttp.ClientWebSocketResponse, channel: Channel[TurnEvent]

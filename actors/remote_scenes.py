@@ -1,7 +1,5 @@
 """The scenes of a server: performed over HTTP, watched over a WebSocket."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from urllib.parse import quote
 
@@ -10,14 +8,13 @@ import msgspec
 
 from greenroom.actors.remote_calls import answered, call, lost, streamed
 from greenroom.actors.remote_errors import ServerLost, error_event
+from greenroom.actors.remote_feeds import RemoteFeeds
 from greenroom.actors.scene_messages import SceneEvent, SceneInfo, Tell
 from greenroom.runtime.ballot import Tally
 from greenroom.runtime.channel import Channel
-from greenroom.runtime.errors import GreenroomError
 from greenroom.runtime.scenario import Scenario, Vote
 from greenroom.runtime.transcript import Entry, Line
 
-EVENTS_AHEAD = 256
 HEARTBEAT_S = 20.0
 DONE = b"[DONE]"
 
@@ -39,7 +36,7 @@ class RemoteScenes:
 
     def __init__(self, client: aiohttp.ClientSession) -> None:
         self._client = client
-        self._following: set[asyncio.Task[None]] = set()
+        self._following = RemoteFeeds()
 
     async def create(self, namespace: str, scenario: Scenario) -> SceneInfo:
         """Find or make a scene."""
@@ -81,7 +78,7 @@ class RemoteScenes:
             async with answered(self._client, "POST", _of(name, "run"), data=body) as response:
                 await _read(response, channel)
 
-        return self._follow(follow)
+        return self._following.open(follow)
 
     async def watch(self, namespace: str, name: str) -> Channel[SceneEvent]:
         """See what happens from now on. Raises NotFound."""
@@ -103,33 +100,11 @@ class RemoteScenes:
             if socket.close_code in (None, aiohttp.WSCloseCode.ABNORMAL_CLOSURE):
                 raise ServerLost("the server has gone while its scene was watched")
 
-        return self._follow(follow)
+        return self._following.open(follow)
 
     async def close(self) -> None:
         """Give up all that is performed or watched from here."""
-        for task in self._following:
-            task.cancel()
-        await asyncio.gather(*self._following, return_exceptions=True)
-
-    def _follow(
-        self, follow: Callable[[Channel[SceneEvent]], Awaitable[None]]
-    ) -> Channel[SceneEvent]:
-        """A channel that ``follow`` fills, and whose end tells how it went."""
-        channel: Channel[SceneEvent] = Channel(EVENTS_AHEAD)
-
-        async def run() -> None:
-            try:
-                await follow(channel)
-            except GreenroomError as error:
-                channel.fail(error)
-            else:
-                channel.close()
-
-        task = asyncio.create_task(run())
-        self._following.add(task)
-        task.add_done_callback(self._following.discard)
-        channel.on_cancel(task.cancel)
-        return channel
+        await self._following.close()
 
 
 async def _read(response: aiohttp.ClientResponse, channel: Channel[SceneEvent]) -> None:
