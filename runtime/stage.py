@@ -8,15 +8,16 @@ from typing import Any, cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from greenroom.runtime.admission import Backing, Verdict
+from greenroom.runtime.admission import Backing
 from greenroom.runtime.batch import DecodeBatch, Row
 from greenroom.runtime.codec import Codec
 from greenroom.runtime.counters import StageCounters
-from greenroom.runtime.entrance import Entrance, room
+from greenroom.runtime.entrance import Entrance
 from greenroom.runtime.job import Emit, Job, JobDone, JobEnded, JobProgress, JobStarted, JobTokens
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.pace import Pace
-from greenroom.runtime.plan import WELCOME, Lane, Phase, SequenceView, StepPlan, due, plan
+from greenroom.runtime.plan import WELCOME, Lane, Phase
+from greenroom.runtime.planner import Planner
 from greenroom.runtime.reading import Reading, reads
 from greenroom.runtime.records import FinishReason
 from greenroom.runtime.rehearsals import Rehearsals
@@ -62,25 +63,27 @@ class Stage:
         self._reading = Reading(self._sequences, self._batch)
         self._pace = Pace()
         self._order = 0
-        self._busy_at = now()  # when the foreground had something to do
         self.counters = StageCounters()
         self._entrance = Entrance(spec, limits, emit, self.counters, pool)
         self._sharing = Sharing(spec, self._sequences, self._batch, limits.grid)
         self._rehearsals = Rehearsals(
             self._sequences, self._batch, self._entrance, emit, self._gone
         )
+        self._planner = Planner(
+            self._sequences,
+            limits,
+            self._pace,
+            self._entrance,
+            self._sharing,
+            self._rehearsals,
+            self._gone,
+            now,
+        )
 
     @property
     def idle(self) -> bool:
         """Whether a step would do nothing."""
-        still = all(
-            s.phase is Phase.ENDED
-            or (s.job.open and not due(s.view(uid), self._limits.grid))
-            or self._entrance.waits(s)
-            or self._sharing.waits(s)
-            for uid, s in self._sequences.items()
-        )
-        return still and not self._entrance.unsettled
+        return self._planner.idle and not self._entrance.unsettled
 
     def caches(self, uid: int) -> list[Any]:
         """The live caches of a job that is being prefilled, to look at."""
@@ -164,7 +167,7 @@ class Stage:
         The chunk comes last, so that a first token goes out as soon as it is there. Only a step
         with nothing better to do works on the resident copy that a finished turn has left.
         """
-        todo = self._plan()
+        todo = self._planner.next()
         if self._reading.leave_all_but(todo.read):
             self._pace.disturbed()
         if not any(self._sequences[uid].in_batch for uid in todo.decode):
@@ -173,8 +176,6 @@ class Stage:
             self._decode()
         self._join(todo.decode)  # last: who is there need not wait for a newcomer's first step
         self._read(todo.read)
-        if todo.prefill or todo.decode:
-            self._busy_at = self._now()
         if todo.prefill is not None:
             self._prefill(*todo.prefill, beside=bool(todo.decode))
         elif not todo.decode and self._entrance.unsettled:
@@ -183,38 +184,6 @@ class Stage:
             self.counters.background_chunks += 1
             self._prefill(*todo.background)
         self.counters.steps += 1
-
-    def _plan(self) -> StepPlan:
-        """A plan of which everybody has room in memory."""
-        while True:
-            todo = plan(
-                self._present(), self._limits.budget(self._pace, self._now() - self._busy_at)
-            )
-            chunk = todo.prefill or todo.background
-            if all(self._admit(uid) for uid in (*todo.read, *([chunk[0]] if chunk else []))):
-                return todo
-
-    def _admit(self, uid: int) -> bool:
-        """Whether a sequence that is to be computed has memory for it."""
-        s = self._sequences[uid]
-        if s.job.open:
-            return self._rehearsals.admit(uid) and self._entrance.admit(uid, s) is Verdict.NOW
-        if s.phase is Phase.WAITING:
-            self._rehearsals.make_room(uid, room(s), s.job.handle)
-        verdict = self._entrance.admit(uid, s)
-        if verdict is Verdict.NEVER:
-            self._gone(uid)
-        return verdict is Verdict.NOW
-
-    def _present(self) -> list[SequenceView]:
-        """Everybody who waits neither for memory nor for what another is computing."""
-        present = [(u, s) for u, s in self._sequences.items() if not self._entrance.waits(s)]
-        front = [s.phase for _, s in present if s.lane is Lane.FOREGROUND]
-        busy = front.count(Phase.PREFILL) + front.count(Phase.DECODE)
-        # On a full stage nobody begins in this step, unless to read.
-        lanes = Lane if busy < self._limits.max_batch_size else (Lane.BACKGROUND,)
-        present = [(u, s) for u, s in present if s.lane not in lanes or not self._sharing.waits(s)]
-        return [s.view(uid, near=self._entrance.is_near(s)) for uid, s in present]
 
     def _enter(self, uid: int, s: StageSequence) -> None:
         s.admitted_at = self._now()
