@@ -39,18 +39,11 @@ from greenroom.actors.turn import (
 )
 from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
+from greenroom.runtime.agent_records import Forgotten
 from greenroom.runtime.errors import ActorStopped, ChannelCancelled, MailboxFull, NotFound
 from greenroom.runtime.job import Job, JobDone
 from greenroom.runtime.overflow import fullness
-from greenroom.runtime.records import (
-    Forgotten,
-    TextDelta,
-    Timings,
-    TurnDone,
-    TurnEvent,
-    TurnStarted,
-    Usage,
-)
+from greenroom.runtime.records import TextDelta, Timings, TurnDone, TurnEvent, TurnStarted, Usage
 from greenroom.runtime.segments import chain_length
 
 

@@ -2,16 +2,10 @@
 
 import msgspec
 
+from greenroom.runtime.agent_records import AgentInfo, Forgotten, Heard
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.message import Message, Request
-from greenroom.runtime.records import (
-    AgentInfo,
-    ChatMessage,
-    Forgotten,
-    Heard,
-    TurnEvent,
-    TurnRequest,
-)
+from greenroom.runtime.records import ChatMessage, TurnEvent, TurnRequest
 
 
 class AgentKey(msgspec.Struct, frozen=True):

@@ -25,13 +25,9 @@ from greenroom.actors.ongoing import opened
 from greenroom.actors.problems import Problem
 from greenroom.actors.sse import CACHED_HEADER, framed, streaming
 from greenroom.actors.telling import Teller
+from greenroom.runtime.agent_records import AgentInfo, Forgotten, Heard, LogEntry, Probe
 from greenroom.runtime.records import (
-    AgentInfo,
     FinishReason,
-    Forgotten,
-    Heard,
-    LogEntry,
-    Probe,
     Timings,
     ToolCall,
     TurnDone,

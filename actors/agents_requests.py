@@ -5,14 +5,9 @@ import msgspec
 from greenroom.actors.fields import at_least, decode_known, refuse_unknown, within
 from greenroom.actors.identity import named
 from greenroom.actors.saying import Saying, checked_key, read_saying
+from greenroom.runtime.agent_records import HearRequest, Overflow, Share, SpawnRequest
 from greenroom.runtime.errors import InvalidRequest
-from greenroom.runtime.records import (
-    HearRequest,
-    Overflow,
-    Share,
-    SpawnRequest,
-    TurnRequest,
-)
+from greenroom.runtime.records import TurnRequest
 
 MAX_PAGE = 1000
 DAY_S = 86_400.0

@@ -7,8 +7,9 @@ import msgspec
 from greenroom.actors.fields import at_least, decode, decode_known
 from greenroom.actors.identity import named
 from greenroom.actors.saying import Saying, checked_key, read_saying
+from greenroom.runtime.agent_records import HearRequest
 from greenroom.runtime.errors import InvalidRequest
-from greenroom.runtime.records import HearRequest, TurnRequest
+from greenroom.runtime.records import TurnRequest
 
 MAX_ID_LENGTH = 128
 

@@ -7,7 +7,7 @@ from greenroom.actors.gpu_messages import GpuMessage, ModelFacts
 from greenroom.actors.keeper_messages import KeeperMessage
 from greenroom.actors.meter import Meter
 from greenroom.actors.store_messages import StoreMessage
-from greenroom.runtime.records import Overflow
+from greenroom.runtime.agent_records import Overflow
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.volatile import Volatile
 

@@ -9,9 +9,9 @@ from greenroom.actors.company import Company
 from greenroom.actors.director_messages import DirectorMessage
 from greenroom.actors.store_messages import Enrol
 from greenroom.runtime.actor import Actor
+from greenroom.runtime.agent_records import SpawnRequest
 from greenroom.runtime.mailbox import MailboxSpec
 from greenroom.runtime.names import MAX_NAME_LENGTH
-from greenroom.runtime.records import SpawnRequest
 from greenroom.runtime.ref import Ref
 
 

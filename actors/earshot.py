@@ -3,9 +3,9 @@
 import contextlib
 
 from greenroom.actors.players import Agency, Players
+from greenroom.runtime.agent_records import HearRequest
 from greenroom.runtime.errors import GreenroomError
 from greenroom.runtime.plot import who_is_next
-from greenroom.runtime.records import HearRequest
 from greenroom.runtime.transcript import Line, Transcript, said_as
 
 

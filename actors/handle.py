@@ -16,21 +16,17 @@ from greenroom.actors.reply import Reply, Shaped, Stream, shaped
 from greenroom.actors.shapes import Shape
 from greenroom.actors.toolloop import ToolBounds, perform
 from greenroom.actors.tools import AnyTool, Toolbox
-from greenroom.runtime.constraint import Constraint, ForcedCalls, JsonAnswer
-from greenroom.runtime.errors import InvalidRequest
-from greenroom.runtime.records import (
+from greenroom.runtime.agent_records import (
     AgentInfo,
-    ChatMessage,
     Forgotten,
     Heard,
     HearRequest,
     LogEntry,
-    Priority,
     Probe,
-    Sampling,
-    Tool,
-    TurnRequest,
 )
+from greenroom.runtime.constraint import Constraint, ForcedCalls, JsonAnswer
+from greenroom.runtime.errors import InvalidRequest
+from greenroom.runtime.records import ChatMessage, Priority, Sampling, Tool, TurnRequest
 
 T = TypeVar("T")
 Said = str | Sequence[ChatMessage]

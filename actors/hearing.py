@@ -12,11 +12,12 @@ from greenroom.actors.company import Company
 from greenroom.actors.gpu_messages import Generate, Promote
 from greenroom.actors.memory import Memory
 from greenroom.actors.turn import Draft, is_known, past, unknown
+from greenroom.runtime.agent_records import Heard
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import GreenroomError, InvalidRequest
 from greenroom.runtime.hearsay import beginning, heard_prompt
 from greenroom.runtime.job import Job, JobDone, JobEvent
-from greenroom.runtime.records import ChatMessage, Heard
+from greenroom.runtime.records import ChatMessage
 from greenroom.runtime.segments import chain_length
 
 JOB_TOKENS = 512

@@ -31,11 +31,12 @@ from greenroom.actors.turn import (
     remembered,
 )
 from greenroom.runtime import job as stage
+from greenroom.runtime.agent_records import AgentInfo, Overflow
 from greenroom.runtime.codec import link
 from greenroom.runtime.errors import ActorStopped, MailboxFull
 from greenroom.runtime.frame import PLAIN, Frame, today
 from greenroom.runtime.job import Job, JobDone
-from greenroom.runtime.records import AgentInfo, ChatMessage, Overflow, Sampling, TurnRequest
+from greenroom.runtime.records import ChatMessage, Sampling, TurnRequest
 from greenroom.runtime.resume import Link, resume_at, stand_at
 from greenroom.runtime.segments import Piece, chain_length, cut
 from greenroom.runtime.text import Prompt, Remembered, Text

@@ -3,17 +3,10 @@
 import contextlib
 from typing import Protocol
 
+from greenroom.runtime.agent_records import AgentInfo, Forgotten, HearRequest, SpawnRequest
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import NotFound
-from greenroom.runtime.records import (
-    AgentInfo,
-    ChatMessage,
-    Forgotten,
-    HearRequest,
-    SpawnRequest,
-    TurnEvent,
-    TurnRequest,
-)
+from greenroom.runtime.records import ChatMessage, TurnEvent, TurnRequest
 from greenroom.runtime.scenario import Member
 from greenroom.runtime.transcript import Transcript
 

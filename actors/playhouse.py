@@ -14,19 +14,12 @@ from greenroom.actors.stagehand import Stagehand
 from greenroom.actors.store_messages import ListAgents, Measure
 from greenroom.actors.theatre import Scenes
 from greenroom.actors.verbs import Verbs
+from greenroom.runtime.agent_records import AgentInfo, Heard, HearRequest, SpawnRequest
 from greenroom.runtime.catalog import check_requested
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.errors import ActorStopped, InvalidRequest, Unavailable
-from greenroom.runtime.records import (
-    AgentInfo,
-    ChatMessage,
-    Heard,
-    HearRequest,
-    SpawnRequest,
-    TurnEvent,
-    TurnRequest,
-)
+from greenroom.runtime.records import ChatMessage, TurnEvent, TurnRequest
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.system import System
 

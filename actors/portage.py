@@ -13,6 +13,7 @@ from greenroom.actors.keeper_messages import Keep, Outline, Settle
 from greenroom.actors.roster import taken
 from greenroom.actors.store_messages import Commit, Enrol, Evict, FindAgent, Known, Recall, Retire
 from greenroom.actors.whole import whole
+from greenroom.runtime.agent_records import AgentInfo, SpawnRequest
 from greenroom.runtime.codec import BadPayload, Payload, check
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.names import validate_name
@@ -25,7 +26,6 @@ from greenroom.runtime.parcel import (
     packed_seal,
     packed_segment,
 )
-from greenroom.runtime.records import AgentInfo, SpawnRequest
 from greenroom.runtime.segments import Segment, readdressed
 
 

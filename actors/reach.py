@@ -5,9 +5,7 @@ from typing import Protocol
 
 from greenroom.actors.house_records import ModelCard, Status
 from greenroom.actors.scene_messages import SceneEvent, SceneInfo, Tell
-from greenroom.runtime.ballot import Tally
-from greenroom.runtime.channel import Channel
-from greenroom.runtime.records import (
+from greenroom.runtime.agent_records import (
     AgentInfo,
     Forgotten,
     Heard,
@@ -15,9 +13,10 @@ from greenroom.runtime.records import (
     LogEntry,
     Probe,
     SpawnRequest,
-    TurnEvent,
-    TurnRequest,
 )
+from greenroom.runtime.ballot import Tally
+from greenroom.runtime.channel import Channel
+from greenroom.runtime.records import TurnEvent, TurnRequest
 from greenroom.runtime.scenario import Scenario, Vote
 from greenroom.runtime.transcript import Entry, Line
 

@@ -10,9 +10,10 @@ from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.company import Company
 from greenroom.actors.store_messages import Branch, Dates, Enrol, FindAgent, Heir, Recall, Whose
 from greenroom.actors.turn import past
+from greenroom.runtime.agent_records import SpawnRequest
 from greenroom.runtime.errors import Conflict
 from greenroom.runtime.frame import Frame
-from greenroom.runtime.records import ChatMessage, SessionHint, SpawnRequest, TurnRequest
+from greenroom.runtime.records import ChatMessage, SessionHint, TurnRequest
 
 MOST_KEYS = 4096
 """Cache keys that are remembered, the latest used: hints are not worth a place on disk."""

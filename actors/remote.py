@@ -16,9 +16,7 @@ from greenroom.actors.remote_errors import ServerLost
 from greenroom.actors.remote_feeds import RemoteFeeds
 from greenroom.actors.remote_frames import event_of, say_fields
 from greenroom.actors.remote_scenes import RemoteScenes
-from greenroom.runtime.channel import Channel
-from greenroom.runtime.errors import GreenroomError, InvalidRequest
-from greenroom.runtime.records import (
+from greenroom.runtime.agent_records import (
     AgentInfo,
     Forgotten,
     Heard,
@@ -26,10 +24,10 @@ from greenroom.runtime.records import (
     LogEntry,
     Probe,
     SpawnRequest,
-    TurnDone,
-    TurnEvent,
-    TurnRequest,
 )
+from greenroom.runtime.channel import Channel
+from greenroom.runtime.errors import GreenroomError, InvalidRequest
+from greenroom.runtime.records import TurnDone, TurnEvent, TurnRequest
 
 T = TypeVar("T")
 

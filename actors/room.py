@@ -17,10 +17,10 @@ from greenroom.actors.reach import Reach
 from greenroom.actors.remote import connect_house
 from greenroom.actors.scene_handle import Scene, SceneOptions
 from greenroom.actors.scene_messages import SceneInfo
+from greenroom.runtime.agent_records import AgentInfo, Overflow, Share, SpawnRequest
 from greenroom.runtime.inspect import SystemInfo
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.names import validate_name
-from greenroom.runtime.records import AgentInfo, Overflow, Share, SpawnRequest
 from greenroom.runtime.scenario import Member, Scenario
 from greenroom.runtime.scene_file import scenario_of
 from greenroom.runtime.settings import Settings

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from greenroom.actors.agent_messages import AgentKey
+from greenroom.runtime.agent_records import Overflow, SpawnRequest
 from greenroom.runtime.errors import Conflict, InvalidRequest, NotFound
 from greenroom.runtime.frame import PLAIN, Frame
-from greenroom.runtime.records import Overflow, SpawnRequest
 from greenroom.runtime.rows import AgentRow, PinRow
 
 

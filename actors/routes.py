@@ -29,7 +29,7 @@ from greenroom.actors.openai import ChatBody
 from greenroom.actors.openapi import Query, Route, delete, get, post
 from greenroom.actors.portage_door import PortageDoor
 from greenroom.actors.websocket import SocketDoor
-from greenroom.runtime.records import AgentInfo, Heard, Probe
+from greenroom.runtime.agent_records import AgentInfo, Heard, Probe
 
 _AGENT = "/v1/agents/{name}"
 _PAGE = (

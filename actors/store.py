@@ -43,10 +43,10 @@ from greenroom.actors.store_messages import (
 )
 from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
+from greenroom.runtime.agent_records import AgentInfo
 from greenroom.runtime.forest import Forest
 from greenroom.runtime.index import Index
 from greenroom.runtime.mending import Recover
-from greenroom.runtime.records import AgentInfo
 from greenroom.runtime.rows import AgentRow, PinRow
 from greenroom.runtime.segments import Piece, chain_length
 from greenroom.runtime.start import remember

@@ -3,12 +3,9 @@
 import msgspec
 
 from greenroom.actors.agent_messages import AgentKey
+from greenroom.runtime.agent_records import AgentInfo, SpawnRequest
 from greenroom.runtime.frame import PLAIN, Frame
 from greenroom.runtime.message import Message, Request
-from greenroom.runtime.records import (
-    AgentInfo,
-    SpawnRequest,
-)
 from greenroom.runtime.rows import Rows
 from greenroom.runtime.segments import Piece, Segment
 

@@ -20,7 +20,7 @@ from greenroom.actors.scene_handle import SceneOptions
 from greenroom.actors.scene_messages import SceneInfo
 from greenroom.actors.sync_scene import SyncScene
 from greenroom.actors.toolloop import ToolRun
-from greenroom.runtime.records import (
+from greenroom.runtime.agent_records import (
     AgentInfo,
     Forgotten,
     Heard,
@@ -28,8 +28,8 @@ from greenroom.runtime.records import (
     Overflow,
     Probe,
     Share,
-    TurnEvent,
 )
+from greenroom.runtime.records import TurnEvent
 from greenroom.runtime.scenario import Member, Scenario
 
 if TYPE_CHECKING:

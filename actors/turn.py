@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 
 from greenroom.actors.gpu_messages import ModelFacts
+from greenroom.runtime.agent_records import LogEntry
 from greenroom.runtime.echo import restored
 from greenroom.runtime.errors import InvalidRequest, NotFound
 from greenroom.runtime.frame import PLAIN, Frame
 from greenroom.runtime.job import Encoded
 from greenroom.runtime.overflow import resumed
-from greenroom.runtime.records import ChatMessage, LogEntry, Sampling, ToolCall, TurnRequest
+from greenroom.runtime.records import ChatMessage, Sampling, ToolCall, TurnRequest
 from greenroom.runtime.resume import Link, resume_at
 from greenroom.runtime.segments import (
     Kind,

@@ -14,16 +14,10 @@ from greenroom.actors.recognition import Recognition
 from greenroom.actors.roster import unknown
 from greenroom.actors.store_messages import Enrol, FindAgent, Known, Pin, Pinned, Recall
 from greenroom.actors.turn import answered, clip_max_tokens, find_segment, log_entries
+from greenroom.runtime.agent_records import AgentInfo, Forgotten, LogEntry, Probe, SpawnRequest
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.names import validate_name
-from greenroom.runtime.records import (
-    AgentInfo,
-    Forgotten,
-    LogEntry,
-    Probe,
-    SpawnRequest,
-    TurnRequest,
-)
+from greenroom.runtime.records import TurnRequest
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.segments import Piece, chain_length
 

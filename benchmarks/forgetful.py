@@ -15,20 +15,12 @@ from greenroom.actors.ongoing import opened
 from greenroom.actors.players import Agency
 from greenroom.actors.scribe import Scribe
 from greenroom.actors.theatre import Scenes, Theatre
+from greenroom.runtime.agent_records import AgentInfo, Forgotten, HearRequest, SpawnRequest
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import GreenroomError
 from greenroom.runtime.ledger import Ledger
 from greenroom.runtime.mailbox import MailboxSpec
-from greenroom.runtime.records import (
-    AgentInfo,
-    ChatMessage,
-    Forgotten,
-    HearRequest,
-    SpawnRequest,
-    TurnDone,
-    TurnEvent,
-    TurnRequest,
-)
+from greenroom.runtime.records import ChatMessage, TurnDone, TurnEvent, TurnRequest
 from greenroom.runtime.scenario import Scenario
 from greenroom.runtime.system import System
 from greenroom.runtime.transcript import Cue

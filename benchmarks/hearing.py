@@ -29,15 +29,10 @@ from benchmarks.serving import shared_models
 from greenroom.actors.app import open_house
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
+from greenroom.runtime.agent_records import HearRequest
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.limits import MOST_BACKGROUND_S
-from greenroom.runtime.records import (
-    ChatMessage,
-    HearRequest,
-    Sampling,
-    TurnDone,
-    TurnRequest,
-)
+from greenroom.runtime.records import ChatMessage, Sampling, TurnDone, TurnRequest
 
 CONTEXT = 512
 """Tokens behind whoever decodes."""

@@ -14,10 +14,10 @@ from typing import IO, TypeVar
 import msgspec
 import numpy as np
 
+from greenroom.runtime.agent_records import Overflow, Share
 from greenroom.runtime.codec import Payload
 from greenroom.runtime.errors import Conflict, InvalidRequest
 from greenroom.runtime.frame import PLAIN, Frame
-from greenroom.runtime.records import Overflow, Share
 from greenroom.runtime.segment_file import Damaged, Foreign, file_content, parse_file
 from greenroom.runtime.segments import Segment, digest
 

@@ -8,8 +8,8 @@ from unicodedata import normalize
 
 from msgspec import Meta, Struct
 
+from greenroom.runtime.agent_records import Overflow
 from greenroom.runtime.errors import InvalidRequest
-from greenroom.runtime.records import Overflow
 
 Order = Literal["turn_by_turn", "round_robin", "broadcast", "moderated", "free"]
 Method = Literal["majority", "ranked"]

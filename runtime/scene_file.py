@@ -12,9 +12,9 @@ from unicodedata import normalize
 
 import msgspec
 
+from greenroom.runtime.agent_records import Overflow
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.names import validate_name
-from greenroom.runtime.records import Overflow
 from greenroom.runtime.scenario import Member, Method, Order, Phase, Scenario, Vote
 
 S = TypeVar("S", bound=msgspec.Struct)

@@ -17,19 +17,21 @@ from greenroom.actors.keeper_messages import Held
 from greenroom.actors.meter import Meter
 from greenroom.actors.store_messages import Stored
 from greenroom.actors.theatre import Scenes
-from greenroom.runtime.channel import Channel
-from greenroom.runtime.counters import StageCounters
-from greenroom.runtime.errors import NotFound
-from greenroom.runtime.inspect import SystemInfo
-from greenroom.runtime.records import (
+from greenroom.runtime.agent_records import (
     AgentInfo,
-    ChatMessage,
     Forgotten,
     Heard,
     HearRequest,
     LogEntry,
     Probe,
     SpawnRequest,
+)
+from greenroom.runtime.channel import Channel
+from greenroom.runtime.counters import StageCounters
+from greenroom.runtime.errors import NotFound
+from greenroom.runtime.inspect import SystemInfo
+from greenroom.runtime.records import (
+    ChatMessage,
     TextDelta,
     Timings,
     TurnDone,

@@ -13,6 +13,7 @@ from greenroom.actors.scene_messages import SceneEvent
 from greenroom.actors.scribe import Scribe
 from greenroom.actors.theatre import Scenes, Theatre
 from greenroom.actors.turn import unknown
+from greenroom.runtime.agent_records import AgentInfo, Forgotten, HearRequest, SpawnRequest
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import (
     ActorFailed,
@@ -26,11 +27,7 @@ from greenroom.runtime.errors import (
 from greenroom.runtime.ledger import SceneRow
 from greenroom.runtime.mailbox import MailboxSpec
 from greenroom.runtime.records import (
-    AgentInfo,
     ChatMessage,
-    Forgotten,
-    HearRequest,
-    SpawnRequest,
     TextDelta,
     TurnDone,
     TurnEvent,

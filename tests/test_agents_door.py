@@ -10,16 +10,9 @@ import aiohttp
 import pytest
 
 from greenroom.actors.guard import derive_namespace
+from greenroom.runtime.agent_records import AgentInfo, HearRequest, SpawnRequest
 from greenroom.runtime.errors import ActorFailed, MailboxFull
-from greenroom.runtime.records import (
-    AgentInfo,
-    ChatMessage,
-    HearRequest,
-    SpawnRequest,
-    TextDelta,
-    TurnProgress,
-    TurnRequest,
-)
+from greenroom.runtime.records import ChatMessage, TextDelta, TurnProgress, TurnRequest
 from tests.house import DONE, STARTED, WORDS, Reply, SmallHouse, hang, question, run, visiting
 
 TEXT = "".join(WORDS)

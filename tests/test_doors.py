@@ -16,15 +16,9 @@ import uvloop
 from greenroom.actors.app import open_house
 from greenroom.actors.http import serve_http
 from greenroom.actors.room import Room
+from greenroom.runtime.agent_records import AgentInfo
 from greenroom.runtime.layers import load_settings
-from greenroom.runtime.records import (
-    AgentInfo,
-    ChatMessage,
-    Sampling,
-    TextDelta,
-    TurnDone,
-    TurnRequest,
-)
+from greenroom.runtime.records import ChatMessage, Sampling, TextDelta, TurnDone, TurnRequest
 from tests.server import make_home
 
 SYSTEM = "You are Alice. You answer every question in one short sentence."

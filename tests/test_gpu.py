@@ -13,10 +13,11 @@ from greenroom.actors.app import open_house
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.problems import problem
+from greenroom.runtime.agent_records import SpawnRequest
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.errors import NoMemory, StageFailed, TooLargeForMemory
 from greenroom.runtime.layers import load_settings
-from greenroom.runtime.records import ChatMessage, Sampling, SpawnRequest, TurnDone, TurnRequest
+from greenroom.runtime.records import ChatMessage, Sampling, TurnDone, TurnRequest
 from greenroom.runtime.system import System
 from tests.server import make_home
 from tests.test_hearing import hear

@@ -19,10 +19,10 @@ from greenroom.actors.store_messages import (
     Match,
     Retire,
 )
+from greenroom.runtime.agent_records import AgentInfo, SpawnRequest
 from greenroom.runtime.errors import ActorFailed, Conflict, StorageFailed
 from greenroom.runtime.index import Index
 from greenroom.runtime.medium import Medium
-from greenroom.runtime.records import AgentInfo, SpawnRequest
 from tests.backstage import ALICE, BOB, Backstage, backstage, segment
 from tests.test_index import agent
 

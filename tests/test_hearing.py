@@ -11,17 +11,11 @@ from greenroom.actors.app import open_house
 from greenroom.actors.hearing import JOB_TOKENS
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
+from greenroom.runtime.agent_records import HearRequest
 from greenroom.runtime.errors import InvalidRequest, NotFound
 from greenroom.runtime.index import Index
 from greenroom.runtime.layers import load_settings
-from greenroom.runtime.records import (
-    ChatMessage,
-    HearRequest,
-    Sampling,
-    TextDelta,
-    TurnDone,
-    TurnRequest,
-)
+from greenroom.runtime.records import ChatMessage, Sampling, TextDelta, TurnDone, TurnRequest
 from greenroom.runtime.segments import chain, chain_length, transcript
 from tests.menagerie import config_of
 from tests.zoo import save_checkpoint

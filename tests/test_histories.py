@@ -22,16 +22,9 @@ from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.store_messages import Evict, Recall, Unstored
 from greenroom.actors.turn import past
+from greenroom.runtime.agent_records import HearRequest, SpawnRequest
 from greenroom.runtime.codec import DEFAULT_CODEC, Payload
-from greenroom.runtime.records import (
-    ChatMessage,
-    HearRequest,
-    Sampling,
-    SpawnRequest,
-    TextDelta,
-    TurnDone,
-    TurnRequest,
-)
+from greenroom.runtime.records import ChatMessage, Sampling, TextDelta, TurnDone, TurnRequest
 from greenroom.runtime.segments import Piece, chain_length
 from greenroom.runtime.vault import Vault
 from tests.test_hearing import settings as house_settings

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from greenroom.runtime.records import SpawnRequest
+from greenroom.runtime.agent_records import SpawnRequest
 from tests.front import Front, Message, Reply, fronted, said
 from tests.test_verbs import checkpoint
 

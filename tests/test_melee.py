@@ -17,17 +17,10 @@ from greenroom.actors.cli import main
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.store_messages import Recall
+from greenroom.runtime.agent_records import HearRequest, SpawnRequest
 from greenroom.runtime.errors import Conflict, InvalidRequest, MailboxFull
 from greenroom.runtime.loader import load
-from greenroom.runtime.records import (
-    ChatMessage,
-    HearRequest,
-    Sampling,
-    SpawnRequest,
-    TextDelta,
-    TurnDone,
-    TurnRequest,
-)
+from greenroom.runtime.records import ChatMessage, Sampling, TextDelta, TurnDone, TurnRequest
 from greenroom.runtime.segments import chain_tokens
 from tests.test_hearing import settings as house_settings
 from tests.test_verbs import checkpoint

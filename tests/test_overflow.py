@@ -14,18 +14,10 @@ from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.store_messages import Recall
 from greenroom.actors.turn import past
+from greenroom.runtime.agent_records import Overflow, Probe, SpawnRequest
 from greenroom.runtime.errors import InvalidRequest
 from greenroom.runtime.overflow import cut, fullness, noted_before, resumed
-from greenroom.runtime.records import (
-    ChatMessage,
-    Overflow,
-    Probe,
-    Role,
-    Sampling,
-    SpawnRequest,
-    TurnDone,
-    TurnRequest,
-)
+from greenroom.runtime.records import ChatMessage, Role, Sampling, TurnDone, TurnRequest
 from tests.front import Reply, fronted, said
 from tests.menagerie import config_of
 from tests.test_reuse import Client, cached, known, play

@@ -8,7 +8,8 @@ import uvloop
 
 import greenroom
 from greenroom.actors.playhouse import Playhouse
-from greenroom.runtime.records import ChatMessage, HearRequest
+from greenroom.runtime.agent_records import HearRequest
+from greenroom.runtime.records import ChatMessage
 from greenroom.runtime.segments import transcript
 from greenroom.runtime.transcript import Line
 from tests.menagerie import config_of

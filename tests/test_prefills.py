@@ -9,7 +9,8 @@ import pytest
 
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
-from greenroom.runtime.records import ChatMessage, Sampling, SpawnRequest, TurnDone, TurnRequest
+from greenroom.runtime.agent_records import SpawnRequest
+from greenroom.runtime.records import ChatMessage, Sampling, TurnDone, TurnRequest
 from tests.test_hearing import say, settings, within
 from tests.test_verbs import MODELS, checkpoint
 

@@ -8,8 +8,8 @@ from greenroom.actors.reaper import ROUND_S, Reaper
 from greenroom.actors.roster import Roster
 from greenroom.actors.store_messages import Overdue, StoreMessage
 from greenroom.runtime.actor import Actor
+from greenroom.runtime.agent_records import Forgotten, SpawnRequest
 from greenroom.runtime.errors import NotFound
-from greenroom.runtime.records import Forgotten, SpawnRequest
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.system import System
 from greenroom.runtime.testkit import run

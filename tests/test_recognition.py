@@ -7,14 +7,8 @@ import pytest
 
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
-from greenroom.runtime.records import (
-    ChatMessage,
-    Sampling,
-    SessionHint,
-    SpawnRequest,
-    TurnDone,
-    TurnRequest,
-)
+from greenroom.runtime.agent_records import SpawnRequest
+from greenroom.runtime.records import ChatMessage, Sampling, SessionHint, TurnDone, TurnRequest
 from tests.test_hearing import settings, within
 from tests.test_verbs import checkpoint
 

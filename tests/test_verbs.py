@@ -10,14 +10,9 @@ from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.store_messages import Recall
 from greenroom.actors.turn import past
+from greenroom.runtime.agent_records import SpawnRequest
 from greenroom.runtime.errors import Conflict, InvalidRequest, NotFound
-from greenroom.runtime.records import (
-    ChatMessage,
-    Sampling,
-    SessionHint,
-    SpawnRequest,
-    TurnRequest,
-)
+from greenroom.runtime.records import ChatMessage, Sampling, SessionHint, TurnRequest
 from tests.menagerie import config_of
 from tests.test_hearing import hear, say, settings, within
 from tests.zoo import save_checkpoint

@@ -11,7 +11,7 @@ from greenroom.actors.commands.command import Commands, add_command
 from greenroom.actors.commands.output import console, megabytes, print_json
 from greenroom.actors.commands.reach import reach_options, reached
 from greenroom.actors.commands.status import Status
-from greenroom.runtime.records import AgentInfo, LogEntry
+from greenroom.runtime.agent_records import AgentInfo, LogEntry
 
 if TYPE_CHECKING:
     from greenroom.actors.sync import SyncRoom
