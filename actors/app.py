@@ -36,8 +36,9 @@ from greenroom.runtime.claims import check_claims
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
 from greenroom.runtime.download import ensure_model
 from greenroom.runtime.errors import GreenroomError, StoreUnusable
-from greenroom.runtime.host import memory_limit
+from greenroom.runtime.host import chunk_streams, memory_limit
 from greenroom.runtime.index import Index
+from greenroom.runtime.lanes import Lanes
 from greenroom.runtime.ledger import Ledger
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.loader import (
@@ -183,7 +184,8 @@ def make_stage(
         log.info("the chat template of %s: %s", entry.name, line)
     model = last_position_head(loaded.model)
     codec = _codec(settings, entry)
-    return Stage(model, facts.spec, codec, limits, emit, pool, flush=flush), facts
+    lanes = Lanes(chunk_streams())
+    return Stage(model, facts.spec, codec, limits, emit, pool, flush=flush, lanes=lanes), facts
 
 
 def _load(settings: Settings, entry: ModelEntry, path: Path, *, lazy: bool = False) -> LoadedModel:

@@ -259,6 +259,7 @@ class Running:
             "LD_PRELOAD": str(found[-1]),
             "LD_LIBRARY_PATH": str(found[-1].parent),
             "MKL_THREADING_LAYER": "INTEL",
+            "KMP_BLOCKTIME": "1",
         }
         return {**os.environ, **home, **blas}
 

@@ -14,6 +14,7 @@ from greenroom.runtime.codec import Codec
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.entrance import Entrance
 from greenroom.runtime.job import Emit, Job, JobDone, JobEnded, JobProgress, JobStarted, JobTokens
+from greenroom.runtime.lanes import Lanes
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.pace import Pace
 from greenroom.runtime.plan import WELCOME, Lane, Phase
@@ -36,7 +37,7 @@ class Stage:
     the first and the last of these, a rehearsal that has not begun only the last. Before all of
     them may come ``JobWaits``, and ``JobRefused`` instead of them. ``pool`` helps to encode and
     decode segments; ``flush`` is called when tokens have been emitted that should not wait for the
-    rest of a step.
+    rest of a step. Prefill chunks run over ``lanes``.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Stage:
         pool: Executor | None = None,
         now: Callable[[], float] = time.perf_counter,
         flush: Callable[[], object] = lambda: None,
+        lanes: Lanes | None = None,
     ) -> None:
         self._model = model
         self._spec = spec
@@ -58,6 +60,7 @@ class Stage:
         self._pool = pool
         self._now = now
         self._flush = flush
+        self._lanes = lanes or Lanes()
         self._sequences: dict[int, StageSequence] = {}
         self._batch = DecodeBatch(model)
         self._reading = Reading(self._sequences, self._batch)
@@ -210,8 +213,7 @@ class Stage:
             num_tokens = min(num_tokens, s.view(uid).remaining)  # another may have had more
         started = self._now()
         stop = s.computed + num_tokens
-        tokens = mx.array(s.job.tokens[s.computed : stop], dtype=mx.uint32)[None]
-        logits = self._model(tokens, cache=s.cache)
+        logits = self._lanes.forward(self._model, s.job.tokens[s.computed : stop], s.cache)
         states = [c.state for c in s.cache]
         if stop in s.marks:
             s.snapshots.append(take(s.cache, stop))

@@ -52,6 +52,21 @@ print(hasattr(everything, "cblas_sgemm"))
 
 
 @linux
+def test_products_side_by_side_share_the_cores() -> None:
+    """Told twice it is the same; more parts than cores are refused."""
+    code = """
+import ctypes, os, greenroom
+from greenroom.runtime.blas import share_threads
+cores = len(os.sched_getaffinity(0))
+most = ctypes.CDLL(None).MKL_Get_Max_Threads
+print(share_threads(1), most() == cores, share_threads(cores), most(), share_threads(cores), most(),
+      share_threads(cores + 1))
+"""
+    assert "mkl" in (greenroom.BLAS.library or "")
+    assert _python(code).split() == ["True", "True", "True", "1", "True", "1", "False"]
+
+
+@linux
 def test_mlx_imported_first_is_told() -> None:
     said = _python("import mlx.core, greenroom; print(greenroom.BLAS.warning)")
     assert "import greenroom first" in said

@@ -1,0 +1,36 @@
+"""The streams over which a chunk's forward pass is spread on a CPU."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+LEAST = 8
+"""Tokens of a part: below it a pass costs nearly as much for fewer of them."""
+
+
+class Lanes:
+    """Runs a chunk in parts, each on a stream of its own.
+
+    MLX's CPU backend works off a stream on one thread, and only matrix products use others. Two
+    parts overlap, since a layer of the second waits for no more than the same layer's K and V of
+    the first; what is computed is that of the parts one after the other. Without ``streams``, as
+    on a GPU, whose one queue is busy all the time, a chunk is one pass.
+
+    On the MLX thread, to which the streams belong.
+    """
+
+    def __init__(self, streams: Sequence[mx.Stream] = ()) -> None:
+        self._streams = tuple(streams)
+
+    def forward(self, model: nn.Module, tokens: Sequence[int], cache: list[Any]) -> mx.array:
+        """The logits ``(1, L, V)`` of the last part, not evaluated, after ``cache`` took all in."""
+        streams = self._streams or (mx.default_stream(mx.default_device()),)
+        count = max(1, min(len(streams), len(tokens) // LEAST))
+        size = -(-len(tokens) // count)
+        for stream, at in zip(streams, range(0, len(tokens), size), strict=False):
+            with mx.stream(stream):
+                part = mx.array([tokens[at : at + size]], dtype=mx.uint32)
+                logits: mx.array = model(part, cache=cache)
+        return logits
