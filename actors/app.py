@@ -36,9 +36,8 @@ from greenroom.runtime.claims import check_claims
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
 from greenroom.runtime.download import ensure_model
 from greenroom.runtime.errors import GreenroomError, StoreUnusable
-from greenroom.runtime.host import chunk_streams, memory_limit
+from greenroom.runtime.host import chunk_lanes, memory_limit
 from greenroom.runtime.index import Index
-from greenroom.runtime.lanes import Lanes
 from greenroom.runtime.ledger import Ledger
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.loader import (
@@ -184,7 +183,7 @@ def make_stage(
         log.info("the chat template of %s: %s", entry.name, line)
     model = last_position_head(loaded.model)
     codec = _codec(settings, entry)
-    lanes = Lanes(chunk_streams())
+    lanes = chunk_lanes()
     return Stage(model, facts.spec, codec, limits, emit, pool, flush=flush, lanes=lanes), facts
 
 

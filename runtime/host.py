@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from greenroom.runtime.blas import share_threads
+from greenroom.runtime.lanes import Lanes
 from greenroom.runtime.quantize import Array, bfloat16_to_float
 from greenroom.runtime.spec import DTypeName, StateDType
 
@@ -30,14 +31,16 @@ def host_route() -> bool:
     return bool(mx.default_device().type == mx.DeviceType.cpu)
 
 
-def chunk_streams() -> tuple[mx.Stream, ...]:
-    """The streams for ``Lanes``: two on a CPU, none of its own on a GPU. On the MLX thread.
+def chunk_lanes() -> Lanes:
+    """Two lanes on a CPU whose BLAS shares its threads, one on a GPU. On the MLX thread.
 
-    They belong to that thread, and go with ``mx.clear_streams``.
+    Their streams belong to that thread, and go with ``mx.clear_streams``.
     """
     if not host_route() or not share_threads(_LANES):
-        return ()
-    return (mx.default_stream(mx.cpu), *(mx.new_stream(mx.cpu) for _ in range(_LANES - 1)))
+        return Lanes()
+    share_threads(1)
+    more = (mx.new_stream(mx.cpu) for _ in range(_LANES - 1))
+    return Lanes((mx.default_stream(mx.cpu), *more), share_threads)
 
 
 def host_dtype(name: StateDType) -> np.dtype[Any]:

@@ -1,6 +1,6 @@
 """The streams over which a chunk's forward pass is spread on a CPU."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -21,16 +21,35 @@ class Lanes:
     On the MLX thread, to which the streams belong.
     """
 
-    def __init__(self, streams: Sequence[mx.Stream] = ()) -> None:
+    def __init__(
+        self,
+        streams: Sequence[mx.Stream] = (),
+        share: Callable[[int], object] = lambda parts: None,
+    ) -> None:
+        """``share`` lets each of so many products at once have its part of the cores."""
         self._streams = tuple(streams)
+        self._share = share
+        self._parts = 1
 
     def forward(self, model: nn.Module, tokens: Sequence[int], cache: list[Any]) -> mx.array:
-        """The logits ``(1, L, V)`` of the last part, not evaluated, after ``cache`` took all in."""
+        """The logits ``(1, L, V)`` of the last part, to be evaluated with ``evaluate``, after
+        ``cache`` took all in."""
         streams = self._streams or (mx.default_stream(mx.default_device()),)
-        count = max(1, min(len(streams), len(tokens) // LEAST))
-        size = -(-len(tokens) // count)
+        self._parts = max(1, min(len(streams), len(tokens) // LEAST))
+        size = -(-len(tokens) // self._parts)
         for stream, at in zip(streams, range(0, len(tokens), size), strict=False):
             with mx.stream(stream):
                 part = mx.array([tokens[at : at + size]], dtype=mx.uint32)
                 logits: mx.array = model(part, cache=cache)
         return logits
+
+    def evaluate(self, *arrays: Any) -> None:
+        """Compute what depends on the last ``forward``; nested lists of arrays as for MLX."""
+        if self._parts == 1:
+            mx.eval(*arrays)
+            return
+        self._share(self._parts)
+        try:
+            mx.eval(*arrays)
+        finally:
+            self._share(1)

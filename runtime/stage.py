@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
 from typing import Any, cast
 
-import mlx.core as mx
 import mlx.nn as nn
 
 from greenroom.runtime.admission import Backing
@@ -222,11 +221,11 @@ class Stage:
         s.planned = self.counters.steps
         if stop == len(s.job.tokens) and s.job.max_tokens:
             first = s.draw.first(logits[:, -1, :])
-            mx.eval(first, states)
+            self._lanes.evaluate(first, states)
             self._count_chunk(s, num_tokens, started, beside=beside)
             self._first_token(uid, s, cast("int", first.item()))
             return
-        mx.eval(states)
+        self._lanes.evaluate(states)
         self._count_chunk(s, num_tokens, started, beside=beside)
         if stop == len(s.job.tokens) and not s.job.open:
             self._encode(uid, s, 0)
