@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,6 @@ from greenroom.actors.dark_stage import open_dark
 from greenroom.actors.gpu import Emit, Flush, Patience
 from greenroom.actors.gpu_messages import ModelFacts
 from greenroom.actors.ground import Ground
-from greenroom.actors.http import serve_http
-from greenroom.actors.limits import allow_many_sockets
 from greenroom.actors.meter import Meter
 from greenroom.actors.opening import OpenStage, Play, open_stage
 from greenroom.actors.playhouse import Playhouse
@@ -49,6 +48,7 @@ from greenroom.runtime.loader import (
 )
 from greenroom.runtime.logs import start_logging
 from greenroom.runtime.mailbox import MailboxSpec
+from greenroom.runtime.open_files import allow_many_sockets
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.spec import extract_spec
@@ -242,7 +242,12 @@ async def _serve(settings: Settings, announce: Callable[[str, str], None]) -> in
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked_to_stop, number)
     server = settings.server
-    async with open_house(settings) as house, serve_http(house, server.host, server.port) as url:
+    # While the model loads: it takes a third of a second.
+    importing = asyncio.ensure_future(asyncio.to_thread(import_module, "greenroom.actors.http"))
+    async with (
+        open_house(settings) as house,
+        (await importing).serve_http(house, server.host, server.port) as url,
+    ):
         serving = True
         announce(house.model.name, url)
         stopped = asyncio.ensure_future(stop.wait())

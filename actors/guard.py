@@ -7,13 +7,13 @@ stops cross-site requests and sockets; ``Host`` stops a foreign name that was re
 import hmac
 import ipaddress
 from collections.abc import Collection, Mapping
-from hashlib import blake2b
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from greenroom.runtime.errors import GreenroomError, NotFound, SettingsError
+from greenroom.runtime.namespace import derive_namespace
 
 NAMESPACE = web.RequestKey("namespace", str)
 """The caller's namespace: "" when no key is configured, else derived from the caller's key."""
@@ -119,13 +119,6 @@ def guarding(guard: Guard) -> Middleware:
         return await handler(request)
 
     return middleware
-
-
-def derive_namespace(key: str) -> str:
-    """The namespace of a key's owner: 32 hex digits that do not give it away; "" for no key."""
-    if not key:
-        return ""
-    return blake2b(key.encode(), digest_size=16, person=b"greenroom-caller").hexdigest()
 
 
 def is_loopback(host: str) -> bool:

@@ -1,8 +1,7 @@
-"""Bounds on what a connection may hold: the time a body takes, and the files the process may."""
+"""Bounds on what a connection may hold, and on the time that a body takes."""
 
 import asyncio
 import random
-import resource
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,7 +11,6 @@ from aiohttp.typedefs import Handler, Middleware
 
 from greenroom.runtime.errors import GreenroomError, Unavailable
 
-MAX_FILES = 10_240  # what macOS allows at most
 LONGEST_PATIENCE_S = 30.0
 _LONG_BODIES = "/import"
 
@@ -124,15 +122,3 @@ async def taken(
         if request.transport is not None:
             request.transport.abort()
         raise ConnectionResetError(f"nothing was read for {limit_s:g} s") from None
-
-
-def allow_many_sockets() -> None:
-    """Raise the process's own limit of open files, which are sockets too, as far as it may be.
-
-    Many systems start with 1,024 or fewer: idle connections would keep others out.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -6,7 +6,6 @@ import time
 from greenroom.actors.agent_messages import AgentKey, Attend, Hear, Overhear, Turn
 from greenroom.actors.director_messages import Wake
 from greenroom.actors.gpu_messages import Count
-from greenroom.actors.guard import derive_namespace
 from greenroom.actors.house_records import ModelCard, Repertoire, Status
 from greenroom.actors.keeper_messages import Weigh
 from greenroom.actors.production import Production
@@ -19,6 +18,7 @@ from greenroom.runtime.catalog import check_requested
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.errors import ActorStopped, InvalidRequest, Unavailable
+from greenroom.runtime.namespace import derive_namespace
 from greenroom.runtime.records import ChatMessage, TurnEvent, TurnRequest
 from greenroom.runtime.settings import Settings
 from greenroom.runtime.system import System

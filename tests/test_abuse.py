@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from benchmarks.overload import crowd
-from greenroom.actors.limits import allow_many_sockets
+from greenroom.runtime.open_files import allow_many_sockets
 from tests.house import question
 from tests.server import make_home, running
 from tests.test_security import port_of

@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from greenroom.actors.guard import derive_namespace
 from greenroom.runtime.agent_records import AgentInfo, HearRequest, SpawnRequest
 from greenroom.runtime.errors import ActorFailed, MailboxFull
+from greenroom.runtime.namespace import derive_namespace
 from greenroom.runtime.records import ChatMessage, TextDelta, TurnProgress, TurnRequest
 from tests.house import DONE, STARTED, WORDS, Reply, SmallHouse, hang, question, run, visiting
 

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.director import child_name
-from greenroom.actors.guard import derive_namespace
 from greenroom.runtime.names import MAX_NAME_LENGTH, validate_name
+from greenroom.runtime.namespace import derive_namespace
 
 names = st.text("ab1.:@", min_size=1, max_size=MAX_NAME_LENGTH).filter(lambda n: n.strip("."))
 keys = st.builds(

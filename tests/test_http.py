@@ -11,7 +11,6 @@ import openai
 import pytest
 from aiohttp import web
 
-from greenroom.actors.guard import derive_namespace
 from greenroom.actors.http import build_app, serve_http
 from greenroom.actors.openai import read_chat
 from greenroom.runtime.errors import (
@@ -23,6 +22,7 @@ from greenroom.runtime.errors import (
     SettingsError,
     Unavailable,
 )
+from greenroom.runtime.namespace import derive_namespace
 from greenroom.runtime.records import TextDelta, TurnRequest
 from tests.house import (
     DONE,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from greenroom.actors.guard import derive_namespace
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
 from greenroom.runtime.index import Index
+from greenroom.runtime.namespace import derive_namespace
 from greenroom.runtime.records import ChatMessage, Sampling, TurnDone, TurnRequest
 from tests.test_hearing import settings, within
 from tests.test_verbs import checkpoint

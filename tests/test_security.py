@@ -15,11 +15,11 @@ import uvloop
 from aiohttp import web
 
 from greenroom.actors.app import open_house
-from greenroom.actors.guard import derive_namespace
 from greenroom.actors.http import build_app, serve_http
 from greenroom.runtime.errors import ModelUnavailable, SettingsError
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.loader import load
+from greenroom.runtime.namespace import derive_namespace
 from tests.house import SmallHouse, hang, question, run, talk, tell, visiting
 from tests.house import answer as answer_it
 from tests.server import make_home
