@@ -51,15 +51,24 @@ def preload_blas() -> Blas:
 def share_threads(parts: int) -> bool:
     """Let each of so many products at once have its part of the cores, in the whole process.
 
-    False where the BLAS in use has no such setting, or there are fewer cores than parts.
+    False where the BLAS in use has no such setting, or there are fewer cores than parts; the cores
+    are those that the process may use, and the environment (``MKL_NUM_THREADS``,
+    ``OMP_NUM_THREADS``) allows.
     """
-    if sys.platform != "linux" or (cores := len(os.sched_getaffinity(0))) < parts:
+    if (cores := _cores()) < parts:
         return False
     for name in ("MKL_Set_Num_Threads", "openblas_set_num_threads"):
         if (limit := getattr(ctypes.CDLL(None), name, None)) is not None:
             limit(cores // parts)
             return True
     return False
+
+
+def _cores() -> int:
+    if sys.platform != "linux":
+        return 1
+    told = [os.environ.get(name, "") for name in ("MKL_NUM_THREADS", "OMP_NUM_THREADS")]
+    return min([len(os.sched_getaffinity(0)), *(int(n) for n in told if n.isdigit() and int(n))])
 
 
 def _candidates() -> list[str]:

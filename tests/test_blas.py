@@ -63,7 +63,10 @@ print(share_threads(1), most() == cores, share_threads(cores), most(), share_thr
       share_threads(cores + 1))
 """
     assert "mkl" in (greenroom.BLAS.library or "")
-    assert _python(code).split() == ["True", "True", "True", "1", "True", "1", "False"]
+    free = {"MKL_NUM_THREADS": "", "OMP_NUM_THREADS": ""}
+    assert _python(code, **free).split() == ["True", "True", "True", "1", "True", "1", "False"]
+    told = "from greenroom.runtime.blas import share_threads; print(share_threads(2))"
+    assert _python(told, OMP_NUM_THREADS="1") == "False"
 
 
 @linux
