@@ -1,9 +1,10 @@
 """The house behind every door: one loaded model with its agents."""
 
 import asyncio
+import contextlib
 import time
 
-from greenroom.actors.agent_messages import AgentKey, Attend, Hear, Overhear, Turn
+from greenroom.actors.agent_messages import AgentKey, AgentMessage, Attend, Hear, Overhear, Turn
 from greenroom.actors.director_messages import Wake
 from greenroom.actors.gpu_messages import Count
 from greenroom.actors.house_records import ModelCard, Repertoire, Status
@@ -100,11 +101,20 @@ class Playhouse(Verbs):
         request = self._steady(request)
         self._check_size(request)
         key = await self._recognition.settled(request)
-        # Whoever gave no name and never comes to an answer leaves no trace.
-        agent = await self._director.ask(Wake(key, enrol=request.agent is not None))
         reply: Channel[TurnEvent] = Channel(self.settings.actors.channel_capacity)
-        agent.tell(Turn(request, reply, time.perf_counter()))
+        # Whoever gave no name and never comes to an answer leaves no trace.
+        turn = Turn(request, reply, time.perf_counter())
+        await self._tell(key, turn, enrol=request.agent is not None)
         return reply
+
+    async def _tell(self, key: AgentKey, message: AgentMessage, *, enrol: bool) -> None:
+        """Give an agent a message. One that was stopped after it was woken, because it was
+        forgotten, say, has not had it and is woken anew."""
+        while True:
+            agent = await self._director.ask(Wake(key, enrol=enrol))
+            with contextlib.suppress(ActorStopped):
+                agent.tell(message)
+                return
 
     def _check_size(self, request: TurnRequest) -> None:
         facts = self._company.facts
@@ -124,9 +134,7 @@ class Playhouse(Verbs):
         )
         self._company.facts.text.check_size([message], self._company.facts.context_window)
         # What it commits makes it known: who tells a thousand agents does not wait for the disk.
-        key = AgentKey(request.namespace, request.agent)
-        agent = await self._director.ask(Wake(key, enrol=False))
-        agent.tell(Hear(message))
+        await self._tell(AgentKey(request.namespace, request.agent), Hear(message), enrol=False)
 
     async def heard(self, namespace: str, agent: str, *, settled: bool = True) -> Heard:
         """How far an agent has got with what it heard; see ``House``."""

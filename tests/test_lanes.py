@@ -1,5 +1,7 @@
 """Parts of a chunk on streams of their own give what they give one after the other, to the bit."""
 
+import re
+from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
@@ -9,10 +11,18 @@ from hypothesis import strategies as st
 from mlx_lm.models.cache import make_prompt_cache
 
 from greenroom.runtime.lanes import LEAST, Lanes
-from tests.menagerie import architectures, config_of
+from tests.menagerie import config_of
 from tests.test_company import MODELS
 from tests.tiny import prompt, tiny_llama
 from tests.zoo import build
+
+PAGE = Path(__file__).parents[1] / "docs" / "architectures.md"
+
+
+def served() -> list[str]:
+    """The architectures that go on exactly from disk, as the page says."""
+    passing = PAGE.read_text().split("\n## ")[1]
+    return re.findall(r"^\| `([^`]+)`", passing, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +85,7 @@ def test_all_kinds_of_layers(name: str, lanes: Lanes) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in architectures() if n not in MODELS])
+@pytest.mark.parametrize("name", [n for n in served() if n not in MODELS])
 def test_all_architectures(name: str, lanes: Lanes) -> None:
     agree(build(name, config_of(name)), lanes, [33, 16])
 
