@@ -6,7 +6,9 @@ round robin   three members; the next speaker's time to the first token when it 
               others (they rest until it has), and without a rest, against a turn with nothing new
 routing       ten experts read a chapter each, are asked again, and after a restart
 
-    python -m benchmarks.scenes [--parts phases,round,routing] [--json [FILE]]
+Each part is played anew, on an empty home, for every repeat.
+
+    python -m benchmarks.scenes [--parts phases,round,routing] [--repeats 3] [--json [FILE]]
 """
 
 import argparse
@@ -17,10 +19,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from pydoc_data.topics import topics
-from typing import Any
 
 import greenroom
-from benchmarks.figures import add_outputs, write_json
+from benchmarks.figures import Figure, add_outputs, figure, write_json
 from benchmarks.forgetful import Forgetful, Performed, Remembering, performed
 from benchmarks.machine import ROOT
 from benchmarks.serving import shared_models
@@ -38,7 +39,7 @@ EXPERTS = (
 WARM_UP = checked(Scenario(name="warm-up", members=(Member(name="Ann"),), max_turns=1))
 
 
-async def phases(home: Path) -> dict[str, Any]:
+async def phases(home: Path) -> dict[str, float]:
     """Milliseconds to the first token by phase, with memory and without, and wall times."""
     scenario = read_scenario((ROOT / "examples" / "dilemma.toml").read_text())
     runs: list[Performed] = []
@@ -50,14 +51,17 @@ async def phases(home: Path) -> dict[str, Any]:
             agents = Forgetful(house, runs[0].turns) if runs else Remembering(house)
             runs.append(await performed(_folder(home, durability), scenario, agents))
     kept, nothing = runs
-    by_phase = [[_ttft_ms(run, n) for n in range(len(scenario.phases))] for run in runs]
-    return {
-        "turns": len(kept.turns),
-        "answered_tokens": [_answered(run) for run in runs],
-        "prompt_tokens": [sum(t.usage.prompt_tokens for t in r.turns.values()) for r in runs],
-        "with_memory_ms": by_phase[0],
-        "without_ms": by_phase[1],
-        "times_shorter": [b / a for a, b in zip(*by_phase, strict=True)],
+    told = {
+        "turns": float(len(kept.turns)),
+        "answered_tokens": float(_answered(kept)),
+        "prompt_tokens": float(sum(t.usage.prompt_tokens for t in kept.turns.values())),
+    }
+    for phase in range(len(scenario.phases)):
+        memory_ms, nothing_ms = (_ttft_ms(run, phase) for run in runs)
+        told[f"phase_{phase + 1}_with_memory_ms"] = memory_ms
+        told[f"phase_{phase + 1}_without_ms"] = nothing_ms
+        told[f"phase_{phase + 1}_times_shorter"] = nothing_ms / memory_ms
+    return told | {
         "wall_with_memory_s": kept.wall_s,
         "wall_without_s": nothing.wall_s,
         "whole_run_shorter_percent": 100 * (1 - kept.wall_s / nothing.wall_s),
@@ -149,16 +153,19 @@ PARTS = {"phases": phases, "round": round_robin, "routing": routing}
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="what memory and hearing save in scenes")
     parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--repeats", type=int, default=3)
     add_outputs(parser, "scenes")
     options = parser.parse_args(arguments)
-    results: dict[str, Any] = {}
+    results: dict[str, dict[str, Figure]] = {}
     for part in options.parts.split(","):
-        with tempfile.TemporaryDirectory() as folder, shared_models(Path(folder)) as home:
-            results[part] = asyncio.run(PARTS[part](home))
+        played = []
+        for _ in range(options.repeats):
+            with tempfile.TemporaryDirectory() as folder, shared_models(Path(folder)) as home:
+                played.append(asyncio.run(PARTS[part](home)))
+        results[part] = {name: figure([each[name] for each in played]) for name in played[0]}
         print(part)
-        for name, value in results[part].items():
-            values = value if isinstance(value, list) else [value]
-            print(f"  {name}: {', '.join(f'{v:.3g}' for v in values)}", flush=True)
+        for name, found in results[part].items():
+            print(f"  {name}: {found}", flush=True)
     write_json(options.json, results)
     return 0
 

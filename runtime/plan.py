@@ -109,8 +109,9 @@ class Budget(msgspec.Struct, frozen=True):
 class StepPlan(msgspec.Struct, frozen=True):
     """Tokens per sequence: ``prefill`` one (uid, tokens) or none, ``decode`` one token for each.
 
-    ``background`` is a chunk that nobody waits for, in a step that has nothing else to do. Who
-    only hears and is in ``read`` is given one token in the step of those who decode.
+    ``background`` is a chunk that nobody waits for, in a step that has nothing else to do, or has
+    room for somebody to catch up. Who only hears and is in ``read`` is given one token in the step
+    of those who decode.
     """
 
     prefill: tuple[int, int] | None
@@ -132,7 +133,8 @@ def plan(sequences: Sequence[SequenceView], budget: Budget) -> StepPlan:
     room on stage) the one served longest ago gets a chunk, so prefilling agents alternate and
     nobody starves; a priority counts as a few chunks, or arrivals, more or less. The background
     gets a chunk only when the foreground has nothing to do at all; while somebody decodes, it reads
-    along as far as there are rows.
+    along as far as there are rows. Who is to follow what is being said and is behind by more than a
+    few tokens, of what was said before, catches up first, if one chunk is enough.
     """
     foreground = [s for s in sequences if s.lane is Lane.FOREGROUND]
     decode = tuple(s.uid for s in foreground if s.phase is Phase.DECODE)
@@ -146,7 +148,10 @@ def plan(sequences: Sequence[SequenceView], budget: Budget) -> StepPlan:
         tokens = chunk(chosen, budget, decoding=bool(decode))
         return StepPlan(prefill=(chosen.uid, tokens), decode=decode, read=read)
     if decode:
-        return StepPlan(prefill=None, decode=decode, read=read)
+        behind = _catching_up([s for s in sequences if s.uid in read], budget)
+        if behind is not None:
+            read = tuple(uid for uid in read if uid != behind[0])
+        return StepPlan(prefill=None, decode=decode, background=behind, read=read)
     return StepPlan(prefill=None, decode=(), background=_background(sequences, budget))
 
 
@@ -204,6 +209,16 @@ def _readers(sequences: Sequence[SequenceView], budget: Budget) -> tuple[int, ..
     ]
     able.sort(key=lambda s: (not s.reads, not s.open, s.phase is Phase.WAITING, s.order))
     return tuple(s.uid for s in able[:rows])
+
+
+def _catching_up(readers: Sequence[SequenceView], budget: Budget) -> tuple[int, int] | None:
+    """The whole of what somebody is behind who begins to follow: read token by token it would be
+    behind to the end. It makes one gap, no longer than a newcomer's chunk may."""
+    for s in readers:
+        most = _fitting(s, budget, budget.max_decode_gap_s)
+        if s.open and not s.reads and GRAIN <= s.remaining <= most:
+            return s.uid, s.remaining
+    return None
 
 
 def _worth_reading(s: SequenceView, longest: int) -> bool:

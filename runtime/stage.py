@@ -184,7 +184,7 @@ class Stage:
             self._entrance.settle()
         elif todo.background is not None:
             self.counters.background_chunks += 1
-            self._prefill(*todo.background)
+            self._prefill(*todo.background, beside=bool(todo.decode))
         self.counters.steps += 1
 
     def _enter(self, uid: int, s: StageSequence) -> None:
