@@ -194,9 +194,10 @@ class GpuActor(Actor[GpuMessage]):
         """Have the stage do something that its next step need not wait to tell of."""
 
         def run() -> None:
-            if self._performance is not None:
-                order(self._performance.stage)
-                self._performance.flush()
+            performance = self._performance  # the event loop may let go of it meanwhile
+            if performance is not None:
+                order(performance.stage)
+                performance.flush()
 
         if self._worker is not None:
             self._worker.submit(run)

@@ -1,10 +1,10 @@
 """The house behind every door: one loaded model with its agents."""
 
 import asyncio
-import contextlib
 import time
 
-from greenroom.actors.agent_messages import AgentKey, AgentMessage, Attend, Hear, Overhear, Turn
+from greenroom.actors.agent_messages import AgentKey, Attend, Hear, Overhear, Turn
+from greenroom.actors.delivery import deliver
 from greenroom.actors.director_messages import Wake
 from greenroom.actors.gpu_messages import Count
 from greenroom.actors.house_records import ModelCard, Repertoire, Status
@@ -104,17 +104,8 @@ class Playhouse(Verbs):
         reply: Channel[TurnEvent] = Channel(self.settings.actors.channel_capacity)
         # Whoever gave no name and never comes to an answer leaves no trace.
         turn = Turn(request, reply, time.perf_counter())
-        await self._tell(key, turn, enrol=request.agent is not None)
+        await deliver(self._director, key, turn, enrol=request.agent is not None)
         return reply
-
-    async def _tell(self, key: AgentKey, message: AgentMessage, *, enrol: bool) -> None:
-        """Give an agent a message. One that was stopped after it was woken, because it was
-        forgotten, say, has not had it and is woken anew."""
-        while True:
-            agent = await self._director.ask(Wake(key, enrol=enrol))
-            with contextlib.suppress(ActorStopped):
-                agent.tell(message)
-                return
 
     def _check_size(self, request: TurnRequest) -> None:
         facts = self._company.facts
@@ -134,13 +125,14 @@ class Playhouse(Verbs):
         )
         self._company.facts.text.check_size([message], self._company.facts.context_window)
         # What it commits makes it known: who tells a thousand agents does not wait for the disk.
-        await self._tell(AgentKey(request.namespace, request.agent), Hear(message), enrol=False)
+        key = AgentKey(request.namespace, request.agent)
+        await deliver(self._director, key, Hear(message), enrol=False)
 
     async def heard(self, namespace: str, agent: str, *, settled: bool = True) -> Heard:
         """How far an agent has got with what it heard; see ``House``."""
-        ref = await self._director.ask(Wake(AgentKey(namespace, agent)))
         async with Channel[Heard](1) as reply:
-            ref.tell(Attend(reply, settled))
+            attend = Attend(reply, settled)
+            await deliver(self._director, AgentKey(namespace, agent), attend, enrol=True)
             async for heard in reply:
                 return heard
         raise ActorStopped(agent)

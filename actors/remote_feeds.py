@@ -1,8 +1,8 @@
 """Channels that are filled from a server, while a remote room is open."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from greenroom.actors.remote_errors import ServerLost
 from greenroom.runtime.channel import Channel
@@ -22,12 +22,9 @@ class RemoteFeeds:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def open(self, fill: Callable[[Channel[E]], Awaitable[None]]) -> Channel[E]:
+    def open(self, fill: Callable[[Channel[E]], Coroutine[Any, Any, None]]) -> Channel[E]:
         """A channel that ``fill`` fills; a reader that leaves cancels it."""
         channel: Channel[E] = Channel(EVENTS_AHEAD)
-
-        async def run() -> None:
-            await fill(channel)
 
         def over(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
@@ -38,7 +35,7 @@ class RemoteFeeds:
             else:
                 channel.close()
 
-        task = asyncio.create_task(run())
+        task = asyncio.create_task(fill(channel))
         self._tasks.add(task)
         task.add_done_callback(over)
         channel.on_cancel(task.cancel)

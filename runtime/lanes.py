@@ -5,6 +5,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx_lm.models.cache import make_prompt_cache
 
 LEAST = 8
 """Tokens of a part: below it a pass costs nearly as much for fewer of them."""
@@ -31,6 +32,12 @@ class Lanes:
         self._share = share
         self._parts = 1
 
+    def warm_up(self, model: nn.Module) -> None:
+        """A short pass that leaves nothing behind: what a first one sets up, threads and on a GPU
+        kernels, is not left to the first turn."""
+        tokens = range(1, 1 + LEAST * max(1, len(self._streams)))
+        self.evaluate(self.forward(model, tokens, make_prompt_cache(model)))
+
     def forward(self, model: nn.Module, tokens: Sequence[int], cache: list[Any]) -> mx.array:
         """The logits ``(1, L, V)`` of the last part, to be evaluated with ``evaluate``, after
         ``cache`` took all in."""
@@ -39,7 +46,7 @@ class Lanes:
         size = -(-len(tokens) // self._parts)
         for stream, at in zip(streams, range(0, len(tokens), size), strict=False):
             with mx.stream(stream):
-                part = mx.array([tokens[at : at + size]], dtype=mx.uint32)
+                part = mx.array([list(tokens[at : at + size])], dtype=mx.uint32)
                 logits: mx.array = model(part, cache=cache)
         return logits
 

@@ -4,7 +4,6 @@ Some models of mlx-lm do not, and say nothing: gemma2 lays the mask of a padded 
 wrong axis, afm7 errs in the padded row too. Such a model must be served one sequence at a time.
 """
 
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,13 +33,11 @@ def serves_rows_together(model: nn.Module, verdict: Path | None = None) -> bool:
     """Decode one token after two short prompts in one batch, and compare the padded row's logits
     with those that it has alone.
 
-    Costs four forwards of a few tokens, or one where the file ``verdict`` holds the answer of
-    another time: what a first pass sets up, on a GPU its kernels, is not left to the first turn. On
-    the MLX thread. Raises ModelUnavailable when the model cannot decode in a batch at
+    Costs four forwards of a few tokens, unless the file ``verdict`` holds the answer of another
+    time. On the MLX thread. Raises ModelUnavailable when the model cannot decode in a batch at
     all: a single sequence does that too.
     """
     if verdict is not None and verdict.is_file() and (known := verdict.read_text()) in _WORDS:
-        _read(model, _PROMPTS[0], make_prompt_cache(model))
         return known == _WORDS[True]
     try:
         together = _compare(model)
@@ -52,14 +49,10 @@ def serves_rows_together(model: nn.Module, verdict: Path | None = None) -> bool:
     return together
 
 
-def _read(call: Any, tokens: Sequence[int], cache: list[Any]) -> None:
-    mx.eval(call(mx.array([list(tokens)], mx.uint32), cache=cache)[:, -1])
-
-
 def _compare(call: Any) -> bool:
     caches = [make_prompt_cache(call) for _ in _PROMPTS]
     for tokens, cache in zip(_PROMPTS, caches, strict=True):
-        _read(call, tokens, cache)
+        mx.eval(call(mx.array([list(tokens)], mx.uint32), cache=cache)[:, -1])
     both = [type(one).merge([one, other]) for one, other in zip(*caches, strict=True)]
     row = mx.array([[_NEXT]], mx.uint32)
     together = call(mx.concatenate([row, row]), cache=both)[1, -1]
