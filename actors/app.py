@@ -35,13 +35,13 @@ from greenroom.runtime.claims import check_claims
 from greenroom.runtime.codec import DEFAULT_CODEC, Codec, codec_named
 from greenroom.runtime.download import ensure_model
 from greenroom.runtime.errors import GreenroomError, StoreUnusable
+from greenroom.runtime.head import last_position_head
 from greenroom.runtime.host import chunk_lanes, memory_limit
 from greenroom.runtime.index import Index
 from greenroom.runtime.ledger import Ledger
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.loader import (
     LoadedModel,
-    last_position_head,
     load,
     pick_device,
     pick_platform,

@@ -37,7 +37,7 @@ from greenroom.runtime.errors import ActorStopped, MailboxFull
 from greenroom.runtime.frame import PLAIN, Frame, today
 from greenroom.runtime.job import Job, JobDone
 from greenroom.runtime.records import ChatMessage, Sampling, TurnRequest
-from greenroom.runtime.resume import Link, resume_at, stand_at
+from greenroom.runtime.resume import Link, prompt_limit, resume_at, stand_at
 from greenroom.runtime.segments import Piece, chain_length, cut
 from greenroom.runtime.text import Prompt, Remembered, Text
 
@@ -238,8 +238,8 @@ class Memory:
             msgspec.structs.replace(each, used=piece.used)
             for each, piece in zip(links, standing, strict=False)
         ]
-        last = len(draft.prompt.tokens) - 1
-        return resume_at(links, spec.windows, stateful=spec.stateful, limit=last)
+        limit = prompt_limit(links, len(draft.prompt.tokens))
+        return resume_at(links, spec.windows, stateful=spec.stateful, limit=limit)
 
 
 async def outline(company: Company, chain: Sequence[Piece]) -> list[Link]:

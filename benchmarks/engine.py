@@ -27,7 +27,8 @@ from mlx_lm.models.cache import trim_prompt_cache
 
 from benchmarks.batches import Batches
 from greenroom.runtime.codec import Payload
-from greenroom.runtime.loader import last_position_head, load, pick_device
+from greenroom.runtime.head import last_position_head
+from greenroom.runtime.loader import load, pick_device
 from greenroom.runtime.restore import restore
 from greenroom.runtime.spec import extract_spec
 from greenroom.runtime.vault import Vault

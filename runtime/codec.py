@@ -14,12 +14,16 @@ import msgspec
 import numpy as np
 
 from greenroom.runtime.errors import GreenroomError, SettingsError
-from greenroom.runtime.host import host_dtype
+from greenroom.runtime.host import MLX_DTYPES, host_dtype
 from greenroom.runtime.quantize import Array, TensorFormat, part_shapes
 from greenroom.runtime.resume import Link
 from greenroom.runtime.spec import CacheSpec, LayerSpec, StateSpec
 
 Tensor = Literal["k", "v"]
+
+LAST_HIDDEN = "last_hidden"
+"""The array that holds what a prompt's answer begins with; see ``Payload``."""
+_HIDDEN_TYPES = frozenset(host_dtype(name) for name in MLX_DTYPES)
 
 _LABEL = re.compile(r"(\d{1,4})\.(last|early)(\d{1,9})\.")
 
@@ -42,7 +46,8 @@ class Payload(msgspec.Struct, frozen=True):
     name is ``<group>.<k|v>.<part>`` for full attention and ``<group>.last<rows>.<k|v>.<part>`` for
     the newest rows of a window; parts are ``raw``, or ``plane0``…, ``scale`` and ``bias``, shapes
     (layers, heads, …) as in ``Quantized``. Array ``<n>`` of the states kept that many tokens
-    before the segment's end is ``<group>.early<tokens>.<n>``.
+    before the segment's end is ``<group>.early<tokens>.<n>``. At the end of a prompt,
+    ``last_hidden`` ``(D,)`` is what the model's head has made the logits of.
     """
 
     codec: str
@@ -119,7 +124,8 @@ def link(spec: CacheSpec, payload: Payload, used: int) -> Link:
         elif cell.kind == "window":
             tail = _tail(payload, number)
             tails[cell.window] = min(tail, tails.get(cell.window, tail))
-    return Link(payload.num_tokens, used, tails, tuple(sorted(states or ())))
+    answered = LAST_HIDDEN in payload.arrays
+    return Link(payload.num_tokens, used, tails, tuple(sorted(states or ())), answered)
 
 
 def check(spec: CacheSpec, payload: Payload) -> None:
@@ -139,6 +145,12 @@ def check(spec: CacheSpec, payload: Payload) -> None:
         if array is None or array.shape != shape or array.dtype != dtype:
             found = "nothing" if array is None else f"{array.dtype} {array.shape}"
             raise BadPayload(f"{name} should be {dtype} {shape}, found {found}", array=name)
+    hidden = payload.arrays.get(LAST_HIDDEN)
+    if hidden is not None:
+        if hidden.ndim != 1 or hidden.dtype not in _HIDDEN_TYPES:
+            found = f"found {hidden.dtype} {hidden.shape}"
+            raise BadPayload(f"{LAST_HIDDEN} should be a row of floats, {found}", array=LAST_HIDDEN)
+        wanted[LAST_HIDDEN] = (hidden.shape, hidden.dtype)
     if len(payload.arrays) != len(wanted):
         extra = min(payload.arrays.keys() - wanted.keys())
         raise BadPayload(f"{extra} belongs to no layer", array=extra)

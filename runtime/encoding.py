@@ -15,6 +15,7 @@ import numpy as np
 
 from greenroom.runtime import quantize_mlx
 from greenroom.runtime.codec import (
+    LAST_HIDDEN,
     Codec,
     Payload,
     Tensor,
@@ -55,9 +56,14 @@ _ROWS_AT_ONCE = 2048
 
 
 def encode(
-    codec: Codec, spec: CacheSpec, state: SegmentState, pool: Executor | None = None
+    codec: Codec,
+    spec: CacheSpec,
+    state: SegmentState,
+    pool: Executor | None = None,
+    last_hidden: Array | None = None,
 ) -> Payload:
-    """Encode one segment. On the MLX thread. States are kept as they are, whatever the codec.
+    """Encode one segment. On the MLX thread. States are kept as they are, whatever the codec, and
+    so is the ``last_hidden`` of a prompt.
 
     ``pool`` shares the work between threads where numpy does it.
     """
@@ -69,6 +75,8 @@ def encode(
             arrays.update(_encode_states(number, cell, layers))
         else:
             arrays.update(_encode_attention(number, cell, layers, codec, pool))
+    if last_hidden is not None:
+        arrays[LAST_HIDDEN] = last_hidden
     return Payload(codec.label, state.num_tokens, arrays)
 
 

@@ -24,9 +24,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     ``tokens`` is the whole prompt; the ``pieces`` cover its first tokens, in order. At the end the
     tokens from ``encode_from`` on are encoded, cut at each of ``boundaries`` (absolute positions,
-    ascending, the prompt's end last). At least one token of the prompt is always computed, since
-    the first answer token is sampled from its logits. ``sampling`` has every default filled in.
-    ``handle`` may name a resident copy whose first rows are what the pieces decode to.
+    ascending, the prompt's end last). At least one token of the prompt is computed, since the first
+    answer token is sampled from what comes of it, unless the last piece ends with the prompt and
+    has kept that. ``sampling`` has every default filled in. ``handle`` may name a resident copy
+    whose first rows are what the pieces decode to.
 
     With ``max_tokens`` 0 nothing is generated: the job is done when its prompt is, without a
     ``JobEnded``. One in the ``background`` gets on only while nobody else is on stage, or as a

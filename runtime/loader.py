@@ -7,11 +7,10 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import mlx.core as mx
 from mlx import nn
-from mlx.utils import tree_unflatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import (
     dequantize_model,
@@ -148,77 +147,3 @@ def _context_window(config: dict[str, Any]) -> int:
             if isinstance(value := place.get(key), int):
                 return value
     return _UNKNOWN_WINDOW
-
-
-class LastPosition(nn.Module):
-    """An output head that is applied to the last position only: ``(B, L, D)`` to ``(B, 1, V)``.
-
-    A chunk of prefill needs one row of logits; over a large vocabulary the other rows cost as
-    much as several layers.
-    """
-
-    def __init__(self, head: nn.Module) -> None:
-        nn.Module.__init__(self)
-        self.head = head
-
-    @property
-    def weight(self) -> mx.array:
-        """The wrapped head's weight: some models read its dtype."""
-        return cast("mx.array", self.head.weight)
-
-    def __call__(self, x: mx.array, *rest: Any) -> mx.array:
-        return cast("mx.array", self.head(x[:, -1:], *rest))
-
-
-class LastPositionEmbedding(nn.Module):
-    """An embedding that may serve as tied output head: looks up all, projects the last."""
-
-    def __init__(self, embedding: nn.Module) -> None:
-        nn.Module.__init__(self)
-        self.embedding = embedding
-
-    @property
-    def weight(self) -> mx.array:
-        """The wrapped embedding's weight: some models read its dtype."""
-        return cast("mx.array", self.embedding.weight)
-
-    def __call__(self, ids: mx.array) -> mx.array:
-        return cast("mx.array", self.embedding(ids))
-
-    def as_linear(self, x: mx.array) -> mx.array:
-        """``(B, L, D)`` to ``(B, 1, V)``."""
-        return cast("mx.array", self.embedding.as_linear(x[:, -1:]))
-
-
-def last_position_head(model: nn.Module) -> nn.Module:
-    """Replace the output head of ``model``, in place, by one for the last position; return it.
-
-    Whether a model's head is its own or tied to the embedding is up to its code, so both are
-    wrapped: an embedding that is only looked up behaves as before. A model whose head is neither
-    keeps it and goes on answering all positions. Safe to call twice.
-    """
-    modules = model.named_modules()
-    if any(isinstance(module, (LastPosition, LastPositionEmbedding)) for _, module in modules):
-        return model
-    rows = {module.weight.shape[0] for _, module in modules if hasattr(module, "as_linear")}
-    wrapped: list[tuple[str, nn.Module]] = []
-    for name, module in modules:
-        if hasattr(module, "as_linear"):
-            wrapped.append((name, LastPositionEmbedding(module)))
-        elif _is_output_head(name, module, rows):
-            wrapped.append((name, LastPosition(module)))
-    heads = {name for name, _ in wrapped}
-    # A head made of several modules is wrapped as a whole.
-    outer = [(n, m) for n, m in wrapped if not any(n.startswith(f"{head}.") for head in heads)]
-    model.update_modules(tree_unflatten(outer))
-    return model
-
-
-def _is_output_head(name: str, module: nn.Module, vocabulary_sizes: set[int]) -> bool:
-    """A projection outside the layers, named ``lm_head`` or as wide as an embedding is long."""
-    if any(part.isdigit() for part in name.split(".")):
-        return False
-    if name.rpartition(".")[2] == "lm_head":
-        return True
-    is_linear = isinstance(module, (nn.Linear, nn.QuantizedLinear))
-    return is_linear and module.weight.shape[0] in vocabulary_sizes

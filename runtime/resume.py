@@ -13,13 +13,15 @@ class Link(msgspec.Struct, frozen=True):
     """What one segment of a chain holds, of which the chain uses the first ``used`` tokens.
 
     ``tails`` gives for each window length how many of the segment's newest rows are stored.
-    ``states`` are the positions at which its states were kept, in tokens from its start.
+    ``states`` are the positions at which its states were kept, in tokens from its start. At its end
+    a prompt was ``answered``: what the answer was sampled from is kept.
     """
 
     num_tokens: int
     used: int
     tails: Mapping[int, int]
     states: tuple[int, ...]
+    answered: bool = False
 
 
 def resume_at(links: Sequence[Link], windows: Sequence[int], *, stateful: bool, limit: int) -> int:
@@ -39,6 +41,17 @@ def resume_at(links: Sequence[Link], windows: Sequence[int], *, stateful: bool, 
                 return position
         end = start
     return 0
+
+
+def prompt_limit(links: Sequence[Link], num_tokens: int) -> int:
+    """The deepest position at which a prompt may be taken up, as a limit for ``resume_at``.
+
+    One that has been answered: its end. Of any other at least the last token must be computed,
+    since the answer is sampled from what comes of it.
+    """
+    whole = sum(link.used for link in links) == num_tokens
+    ends = whole and links[-1].answered and links[-1].used == links[-1].num_tokens
+    return num_tokens if ends else num_tokens - 1
 
 
 def stand_at(links: Sequence[Link], windows: Sequence[int]) -> int:

@@ -6,12 +6,15 @@ from concurrent.futures import Executor
 from typing import Any
 
 from greenroom.runtime.cache import resume_position, slice_states
-from greenroom.runtime.codec import Codec, Payload
+from greenroom.runtime.codec import LAST_HIDDEN, Codec, Payload, link
 from greenroom.runtime.encoding import encode
 from greenroom.runtime.grammar import GrammarMask
+from greenroom.runtime.head import OutputHead
 from greenroom.runtime.job import Encoded, Job, JobTimes
 from greenroom.runtime.plan import Lane, Phase, SequenceView
+from greenroom.runtime.quantize import Array
 from greenroom.runtime.resident import HEADROOM, Part, Span
+from greenroom.runtime.resume import prompt_limit
 from greenroom.runtime.sampling import Draw, make_draw
 from greenroom.runtime.snapshot import Snapshot, take
 from greenroom.runtime.spec import CacheSpec
@@ -21,11 +24,12 @@ class StageSequence:
     """What the stage knows of a job, from its arrival until it is encoded.
 
     ``resumed`` tokens come from memory, ``computed`` are in ``cache`` so far; ``marks`` are the
-    positions at which chunks must end, because a snapshot is taken there. ``order`` grows with
-    arrival, ``planned`` is the last step that gave it a chunk. Times are the stage's clock's.
+    positions at which chunks must end, because a snapshot is taken there. ``last_hidden`` is what
+    the answer's first token is sampled from, once there is one. ``order`` grows with arrival,
+    ``planned`` is the last step that gave it a chunk. Times are the stage's clock's.
     """
 
-    def __init__(self, job: Job, spec: CacheSpec, order: int, now: float) -> None:
+    def __init__(self, job: Job, spec: CacheSpec, head: OutputHead, order: int, now: float) -> None:
         self.job = job
         self.order = order
         self.phase = Phase.WAITING
@@ -35,7 +39,10 @@ class StageSequence:
         self.draw: Draw = make_draw(job.sampling, job.tokens, grammar)
         self.cache: list[Any] = []
         pieces = [(piece.payload, piece.used) for piece in job.pieces]
-        self.resumed = self.computed = resume_position(spec, pieces, len(job.tokens) - 1)
+        self.resumed = self.computed = resume_position(spec, pieces, _limit(spec, head, job))
+        self.last_hidden: Array | None = None
+        if self.resumed == len(job.tokens):
+            self.last_hidden = job.pieces[-1].payload.arrays[LAST_HIDDEN]
         self.marks = _marks(spec, job)
         self.snapshots: list[Snapshot] = []
         self.emitted = 0
@@ -48,12 +55,15 @@ class StageSequence:
         self.first_at = self.last_at = self.max_gap_s = 0.0
 
     def view(self, uid: int, *, near: bool = True) -> SequenceView:
-        """What planning needs to know; ``remaining`` ends at the next mark."""
+        """What planning needs to know; ``remaining`` ends at the next mark.
+
+        A prompt that is remembered whole counts as one token: its first comes as soon.
+        """
         stop = next((mark for mark in self.marks if mark > self.computed), len(self.job.tokens))
         return SequenceView(
             uid,
             self.phase,
-            stop - self.computed,
+            stop - self.computed or int(self.phase is Phase.WAITING),
             self.order,
             self.planned,
             self.lane,
@@ -113,10 +123,12 @@ class StageSequence:
         if self.kept and spec.forgetful:
             self.snapshots.append(take(self.cache, len(self.job.tokens) + self.kept))
         cuts = sorted({self.job.encode_from, *self.job.boundaries, len(self.job.tokens) + keep})
-        return tuple(
-            Encoded(a, b, encode(codec, spec, slice_states(self.cache, a, b, self.snapshots), pool))
-            for a, b in itertools.pairwise(cuts)
-        )
+        segments: list[Encoded] = []
+        for a, b in itertools.pairwise(cuts):
+            state = slice_states(self.cache, a, b, self.snapshots)
+            last_hidden = self.last_hidden if b == len(self.job.tokens) else None
+            segments.append(Encoded(a, b, encode(codec, spec, state, pool, last_hidden)))
+        return tuple(segments)
 
     @property
     def times(self) -> JobTimes:
@@ -130,6 +142,16 @@ class StageSequence:
             last_token=self.last_at,
             max_gap_s=self.max_gap_s,
         )
+
+
+def _limit(spec: CacheSpec, head: OutputHead, job: Job) -> int:
+    """Up to where a job may be resumed."""
+    links = [link(spec, piece.payload, piece.used) for piece in job.pieces]
+    limit = prompt_limit(links, len(job.tokens))
+    if limit == len(job.tokens):
+        last_hidden = job.pieces[-1].payload.arrays[LAST_HIDDEN]
+        return limit if job.max_tokens and head.fits(last_hidden) else limit - 1
+    return limit
 
 
 def _marks(spec: CacheSpec, job: Job) -> tuple[int, ...]:

@@ -12,12 +12,14 @@ from greenroom.runtime.batch import DecodeBatch, Row
 from greenroom.runtime.codec import Codec
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.entrance import Entrance
+from greenroom.runtime.head import OutputHead, kept
 from greenroom.runtime.job import Emit, Job, JobDone, JobEnded, JobProgress, JobStarted, JobTokens
 from greenroom.runtime.lanes import Lanes
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.pace import Pace
 from greenroom.runtime.plan import WELCOME, Lane, Phase
 from greenroom.runtime.planner import Planner
+from greenroom.runtime.quantize import Array
 from greenroom.runtime.reading import Reading, reads
 from greenroom.runtime.records import FinishReason
 from greenroom.runtime.rehearsals import Rehearsals
@@ -60,6 +62,7 @@ class Stage:
         self._now = now
         self._flush = flush
         self._lanes = lanes or Lanes()
+        self._head = OutputHead(model)
         self._sequences: dict[int, StageSequence] = {}
         self._batch = DecodeBatch(model)
         self._reading = Reading(self._sequences, self._batch)
@@ -102,7 +105,7 @@ class Stage:
 
     def submit(self, uid: int, job: Job) -> None:
         """Queue a job; it starts when there is room on stage and in memory."""
-        sequence = StageSequence(job, self._spec, self._order, self._now())
+        sequence = StageSequence(job, self._spec, self._head, self._order, self._now())
         sequence.planned = self.counters.steps - WELCOME
         self._sequences[uid] = sequence
         self._order += 1
@@ -210,9 +213,13 @@ class Stage:
         if s.phase is Phase.WAITING:
             self._enter(uid, s)
             num_tokens = min(num_tokens, s.view(uid).remaining)  # another may have had more
+        if s.last_hidden is not None:
+            self._recall(uid, s, s.last_hidden)
+            return
         started = self._now()
         stop = s.computed + num_tokens
         logits = self._lanes.forward(self._model, s.job.tokens[s.computed : stop], s.cache)
+        hidden = self._head.taken()
         states = [c.state for c in s.cache]
         if stop in s.marks:
             s.snapshots.append(take(s.cache, stop))
@@ -221,7 +228,8 @@ class Stage:
         s.planned = self.counters.steps
         if stop == len(s.job.tokens) and s.job.max_tokens:
             first = s.draw.first(logits[:, -1, :])
-            self._lanes.evaluate(first, states)
+            self._lanes.evaluate(first, states, [] if hidden is None else hidden)
+            s.last_hidden = None if hidden is None else kept(hidden)
             self._count_chunk(s, num_tokens, started, beside=beside)
             self._first_token(uid, s, cast("int", first.item()))
             return
@@ -231,6 +239,12 @@ class Stage:
             self._encode(uid, s, 0)
         elif s.job.max_tokens:
             self._emit(uid, JobProgress(stop))
+
+    def _recall(self, uid: int, s: StageSequence, last_hidden: Array) -> None:
+        """All of a prompt is remembered, and what its answer begins with: no pass is needed."""
+        s.planned = self.counters.steps
+        first = s.draw.first(self._head.logits(last_hidden))
+        self._first_token(uid, s, cast("int", first.item()))
 
     def _count_chunk(
         self, s: StageSequence, num_tokens: int, started: float, *, beside: bool

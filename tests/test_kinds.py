@@ -39,12 +39,12 @@ def test_restored_logits_are_those_of_a_full_prefill(model: Any) -> None:
 
 
 @few
-def test_a_prompt_that_is_sent_again_computes_one_token(model: Any) -> None:
+def test_a_prompt_that_is_sent_again_computes_one_token_at_most(model: Any) -> None:
     tokens = prompt(FIRST)
     _, answer, chain = play(model, "float", tokens, system_end=SYSTEM)
     rig, again, _ = play(model, "float", tokens, chain[:2])
     assert again == answer
-    assert rig.stage.counters.prefill_tokens == 1
+    assert rig.stage.counters.prefill_tokens == int(rig.spec.stateful)
 
 
 @few

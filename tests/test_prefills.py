@@ -10,9 +10,16 @@ import pytest
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
 from greenroom.runtime.agent_records import SpawnRequest
-from greenroom.runtime.records import ChatMessage, Sampling, TurnDone, TurnRequest
+from greenroom.runtime.records import (
+    ChatMessage,
+    Sampling,
+    TextDelta,
+    TokenLogprob,
+    TurnDone,
+    TurnRequest,
+)
 from tests.test_hearing import say, settings, within
-from tests.test_verbs import MODELS, checkpoint
+from tests.test_verbs import MODELS, again, checkpoint
 
 SYSTEM = ChatMessage("system", "You are a guide in a museum of clocks. " * 12)
 QUESTION = (SYSTEM, ChatMessage("user", "Which clock is the oldest?"))
@@ -36,10 +43,8 @@ async def ask(house: Playhouse, *told: ChatMessage, agent: str = "bob", **more: 
 
 
 class Counted:
-    """How many prompt tokens the stage computes meanwhile, and how many of them in whole chunks.
-
-    A chunk of one token is what a decode step is: ``large`` are the chunks of more.
-    """
+    """How many prompt tokens the stage computes meanwhile, and how many chunks are ``large``: of
+    more than one token, as in a decode step."""
 
     def __init__(self, house: Playhouse) -> None:
         self.house = house
@@ -55,38 +60,61 @@ class Counted:
         self.large = chunks - (now.chunk_tokens.counts[0] - self.before.chunk_tokens.counts[0])
 
 
-def test_what_is_sent_again_costs_one_token(model: Path, tmp_path: Path) -> None:
-    """The one that the answer is sampled from: a decode step's worth, and no prefill.
-
-    An exact re-send by the same agent, by another, a regenerated answer of a "say", and a fork
-    that is asked the same.
-    """
+def test_what_is_sent_again_is_not_computed_again(model: Path, tmp_path: Path) -> None:
+    """An exact re-send by the same agent, by another, a regenerated answer of a "say", and a fork
+    that is asked the same, hot and after a restart."""
+    none = (again(model), 0)
 
     async def scene(house: Playhouse) -> None:
         first = await ask(house, *QUESTION)
         assert first.usage.cached_tokens == 0
         for agent in ("bob", "carol"):
             async with Counted(house) as counted:
-                again = await ask(house, *QUESTION, agent=agent)
-            assert (counted.tokens, counted.large) == (1, 0)
-            assert again.usage.cached_tokens == again.usage.prompt_tokens - 1
-        answered = (*QUESTION, ChatMessage("assistant", again.text))
+                repeated = await ask(house, *QUESTION, agent=agent)
+            assert (counted.tokens, counted.large) == none
+            assert repeated.usage.cached_tokens == repeated.usage.prompt_tokens - none[0]
+        answered = (*QUESTION, ChatMessage("assistant", repeated.text))
         await house.fork("", "bob", "fork")
         _, told = await say(house, "And the newest?")
         async with Counted(house) as counted:
             await ask(house, *answered, ChatMessage("user", "And the newest?"))
-        assert (counted.tokens, counted.large) == (1, 0), "regenerated"
+        assert (counted.tokens, counted.large) == none, "regenerated"
         async with Counted(house) as counted:
             _, forked = await say(house, "And the newest?", "fork")
-        assert (counted.tokens, counted.large) == (1, 0)
+        assert (counted.tokens, counted.large) == none
         assert forked.usage.prompt_tokens == told.usage.prompt_tokens
 
     async def restarted(house: Playhouse) -> None:
         async with Counted(house) as counted:
             await ask(house, *QUESTION)
-        assert (counted.tokens, counted.large) == (1, 0)
+        assert (counted.tokens, counted.large) == none
 
     within(settings(tmp_path, model), scene, restarted)
+
+
+def test_the_first_token_is_drawn_from_the_same_numbers(model: Path, tmp_path: Path) -> None:
+    """Its log-probability, and that of all others, to the bit: hot, decoded and restarted."""
+    sampling = Sampling(temperature=0, top_logprobs=5)
+
+    async def scene(house: Playhouse) -> tuple[TokenLogprob, ...]:
+        request = TurnRequest(messages=QUESTION, agent="bob", max_tokens=2, sampling=sampling)
+        told: list[TokenLogprob] = []
+        for _ in range(2):
+            async with opened(house, request) as turn:
+                told += [lp async for e in turn if isinstance(e, TextDelta) for lp in e.logprobs][
+                    :1
+                ]
+        return tuple(told)
+
+    home = settings(tmp_path, model)
+    bare = msgspec.structs.replace(
+        home, memory=msgspec.structs.replace(home.memory, resident_budget_mb=0)
+    )
+    ((first, hot),) = within(home, scene)
+    ((decoded, restarted),) = within(bare, scene)
+    if not again(model):
+        assert first == hot
+    assert hot == decoded == restarted
 
 
 def test_a_fork_that_speaks_computes_what_is_new(model: Path, tmp_path: Path) -> None:
@@ -112,7 +140,7 @@ def test_a_fork_that_speaks_computes_what_is_new(model: Path, tmp_path: Path) ->
 
 
 def test_four_answers_to_a_new_question_compute_it_once(model: Path, tmp_path: Path) -> None:
-    """The other three take one token each; of a question that is remembered all four do."""
+    """The other three take one token each, or none where the question is remembered."""
     home = settings(tmp_path, model)
     adaptive = msgspec.structs.replace(
         home, stage=msgspec.structs.replace(home.stage, schedule="adaptive")
@@ -125,12 +153,12 @@ def test_four_answers_to_a_new_question_compute_it_once(model: Path, tmp_path: P
         assert counted.tokens == done.usage.prompt_tokens + 3
         async with Counted(house) as counted:
             await ask(house, *QUESTION, n=4)
-        assert (counted.tokens, counted.large) == (4, 0)
+        assert (counted.tokens, counted.large) == (4 * again(model), 0)
 
     async def restarted(house: Playhouse) -> None:
         async with Counted(house) as counted:
             await ask(house, *QUESTION, agent="carol", n=4)
-        assert (counted.tokens, counted.large) == (4, 0)
+        assert (counted.tokens, counted.large) == (4 * again(model), 0)
 
     within(adaptive, scene, restarted)
 

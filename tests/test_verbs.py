@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlx_lm.utils import load_config
 
 from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
@@ -42,6 +43,12 @@ def checkpoint(kind: str, folder: Path, tokenizer: Path, **more: Any) -> Path:
     return save_checkpoint(folder / "model", tokenizer, config)
 
 
+def again(model: Path) -> int:
+    """Tokens that are computed of a prompt that has been answered: none, or the last one where a
+    state was kept before it."""
+    return int(load_config(model)["model_type"] == "qwen3_next")
+
+
 def once(settings: Any, scene: Any) -> Any:
     (result,) = within(settings, scene)
     return result
@@ -68,10 +75,10 @@ def test_forks_and_rollbacks_go_on_from_the_same_memory(model: Path, tmp_path: P
         assert await asyncio.to_thread(on_disk, home.store_path) == files
         assert (fork.head, fork.system) == (first[-1].id, SYSTEM)
         told, end = await say(house, "And of Spain?")
-        again, forked = await say(house, "And of Spain?", "carol")
-        assert again == told
+        repeated, forked = await say(house, "And of Spain?", "carol")
+        assert repeated == told
         assert end.usage.cached_tokens >= first[-1].end - 1
-        assert forked.usage.cached_tokens == end.usage.prompt_tokens - 1, "it was just asked that"
+        assert forked.usage.cached_tokens == end.usage.prompt_tokens - again(model)
 
         back = await house.rollback("", "bob", first[-1].id[:12])
         assert back.head == first[-1].id
@@ -158,7 +165,7 @@ def test_a_probe_runs_nothing(llama: Path, tmp_path: Path) -> None:
         await say(house, "Hello?")
         counters = await house.counters()
         probe = await house.probe(TurnRequest(messages=history))
-        assert (probe.agent, probe.cached_tokens) == (None, probe.prompt_tokens - 1)
+        assert (probe.agent, probe.cached_tokens) == (None, probe.prompt_tokens)
         other = await house.probe(TurnRequest(messages=history, namespace="another"))
         assert (other.agent, other.cached_tokens) == (None, 0)
         assert await house.counters() == counters

@@ -10,9 +10,9 @@ from mlx_lm.models import llama
 from mlx_lm.models.cache import make_prompt_cache
 
 from greenroom.runtime.codec import Codec, codec_named, link
+from greenroom.runtime.head import last_position_head
 from greenroom.runtime.job import Encoded, Job, JobDone, JobEnded, JobEvent, JobTokens, Piece
 from greenroom.runtime.limits import StageLimits
-from greenroom.runtime.loader import last_position_head
 from greenroom.runtime.records import Sampling
 from greenroom.runtime.resume import stand_at
 from greenroom.runtime.spec import CacheSpec, extract_spec

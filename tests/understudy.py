@@ -14,7 +14,8 @@ import mlx.core as mx
 import msgspec
 from mlx_lm.models.cache import make_prompt_cache
 
-from greenroom.runtime.codec import Payload, link
+from greenroom.runtime.codec import LAST_HIDDEN, Payload, link
+from greenroom.runtime.head import OutputHead, last_position_head
 from greenroom.runtime.job import Encoded, JobStarted
 from greenroom.runtime.loader import load
 from greenroom.runtime.restore import restore
@@ -57,7 +58,8 @@ class Understudy:
 
     def __init__(self, checkpoint: Path, codec: str) -> None:
         loaded = load(checkpoint, device="cpu")
-        self._model = loaded.model
+        self._model = last_position_head(loaded.model)
+        self._head = OutputHead(self._model)
         self._spec = extract_spec(loaded.model, loaded.config)
         self._stops = tuple(sorted(loaded.tokenizer.eos_token_ids))
         self._codec = codec
@@ -130,6 +132,10 @@ class Understudy:
         caches = restore(rig.spec, used) if used else make_prompt_cache(self._model)
         answer: list[int] = []
         rest: Sequence[int] = prompt[cached:]
+        if not rest:  # remembered whole, and what the answer begins with
+            last_hidden = pieces[-1].payload.arrays[LAST_HIDDEN]
+            answer.append(token(mx.argmax(self._head.logits(last_hidden))))
+            rest = answer[-1:]
         while len(answer) < number:
             logits = self._model(mx.array([rest], dtype=mx.uint32), cache=caches)
             answer.append(token(mx.argmax(logits[0, -1])))
