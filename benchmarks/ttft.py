@@ -7,7 +7,8 @@ once ("hot"), one after a short think time, in which the stage has made its resi
 one more without a resident copy ("decoded"), and that request once more. Each is held against its
 bound, of another process: one bare forward of its new tokens over the decoded context, and for
 those without a resident copy decoding the segments, and reading them after the restart. The
-client's clock, over HTTP, streamed. Medians, with 95 % intervals.
+client's clock, over HTTP, streamed. What is sent again has no new tokens; it is held against a
+forward of one, a decode step. Medians, with 95 % intervals.
 
     python -m benchmarks.ttft [--lengths 512,1024,2048,4096] [--repeats 3] [--chunk N]
                              [--json [FILE]] [--plot [FILE]]
@@ -119,14 +120,15 @@ class Conversation:
         """Every turn beside its bound; a cold prompt's is mlx-lm on it."""
         found = {}
         for case, answer, tokens in self._asked:
-            new = answer.prompt_tokens - answer.cached_tokens
+            # What is sent again has nothing new; its bound is a decode step all the same.
+            new = max(1, answer.prompt_tokens - answer.cached_tokens)
             parts = {"raw": raw_s}
             if case in BOUNDS:
                 parts = self._bench.floor.ask(
                     op="floor",
                     store=str(self._bench.home / "store"),
                     head=answer.head,
-                    length=answer.cached_tokens,
+                    length=answer.prompt_tokens - new,
                     tokens=tokens[-new:],
                     times=FLOOR_TIMES,
                 )
