@@ -1,8 +1,9 @@
 """Threads for decoding, for files and for the index."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
+
+from greenroom.runtime.host import helpers
 
 
 class Threads(NamedTuple):
@@ -19,7 +20,7 @@ class Threads(NamedTuple):
     @classmethod
     def start(cls) -> "Threads":
         """None runs before it is needed."""
-        few = min(4, os.cpu_count() or 1)
+        few = helpers()
         return cls(
             ThreadPoolExecutor(few, "greenroom-decode"),
             ThreadPoolExecutor(few, "greenroom-write"),

@@ -9,7 +9,6 @@ beforehand, and what reading and decoding took. Same weights, BLAS and threads a
 """
 
 import json
-import os
 import statistics
 import sys
 import time
@@ -28,6 +27,7 @@ from mlx_lm.models.cache import trim_prompt_cache
 from benchmarks.batches import Batches
 from greenroom.runtime.codec import Payload
 from greenroom.runtime.head import last_position_head
+from greenroom.runtime.host import helpers
 from greenroom.runtime.loader import load, pick_device
 from greenroom.runtime.restore import restore
 from greenroom.runtime.spec import extract_spec
@@ -43,7 +43,7 @@ class Engine:
         if last_only:
             last_position_head(self._model)
         self.batches = Batches(self._model)
-        self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))  # as the server has it
+        self._pool = ThreadPoolExecutor(helpers())  # as the server has it
 
     def raw(self, tokens: list[int], chunk: int) -> float:
         """Seconds until mlx-lm's generator gives the first token of a cold prompt."""

@@ -106,10 +106,8 @@ def is_passing(array: str) -> bool:
     return _LABEL.match(array) is not None
 
 
-def stored_rows(spec: CacheSpec, payload: Payload, layer: int) -> int:
-    """How many of the segment's newest rows are stored: all for full attention."""
-    number, cell = spec.place(layer)[0], spec.layers[layer]
-    assert isinstance(cell, LayerSpec)
+def stored_rows(payload: Payload, number: int, cell: LayerSpec) -> int:
+    """How many of the segment's newest rows are stored for a group: all for full attention."""
     return payload.num_tokens if cell.kind == "full" else _tail(payload, number)
 
 
@@ -159,7 +157,7 @@ def check(spec: CacheSpec, payload: Payload) -> None:
 def _attention_shapes(
     payload: Payload, number: int, cell: LayerSpec, codec: Codec
 ) -> Iterator[tuple[str, tuple[int, ...], np.dtype[Any]]]:
-    rows = payload.num_tokens if cell.kind == "full" else _tail(payload, number)
+    rows = stored_rows(payload, number, cell)
     if cell.kind == "window" and rows > min(payload.num_tokens, cell.window):
         raise BadPayload(f"{rows} rows of a window of {cell.window}", array=f"{number}.last{rows}")
     label = rows_label(cell, number, rows)

@@ -5,7 +5,7 @@ Two routes read and write the same bytes: numpy in cache-sized blocks, where the
 ``code * scale + bias`` in float32.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -151,56 +151,81 @@ def decode(spec: CacheSpec, payload: Payload) -> SegmentState:
     Raises BadPayload when the arrays do not fit the spec.
     """
     check(spec, payload)
-    layers: list[LayerState] = []
-    for index, cell in enumerate(spec.layers):
+    layers: dict[int, LayerState] = {}
+    for number, (cell, indices) in enumerate(spec.groups()):
         if isinstance(cell, StateSpec):
-            marks = states_kept(payload, spec.place(index)[0])
-            layers.append({e: decode_state(spec, payload, index, e) for e in marks})
+            marks = states_kept(payload, number)
+            for index in indices:
+                layers[index] = {e: decode_state(spec, payload, index, e) for e in marks}
         else:
-            rows = stored_rows(spec, payload, index)
-            keys, values = (decode_rows(spec, payload, index, w, rows) for w in ("k", "v"))
-            layers.append((keys, values))
-    return SegmentState(payload.num_tokens, layers)
+            rows = stored_rows(payload, number, cell)
+            count = len(indices)
+            keys, values = (decode_rows(payload, number, cell, count, w, rows) for w in ("k", "v"))
+            layers |= dict(zip(indices, zip(keys, values, strict=True), strict=True))
+    return SegmentState(payload.num_tokens, [layers[index] for index in range(len(spec.layers))])
 
 
 def decode_rows(
-    spec: CacheSpec, payload: Payload, layer: int, which: Tensor, stop: int, start: int = 0
-) -> mx.array:
-    """Stored rows [start, stop) of one layer's K or V, shape (1, heads, stop - start, dim)."""
-    cell = spec.layers[layer]
-    assert isinstance(cell, LayerSpec)
+    payload: Payload,
+    number: int,
+    cell: LayerSpec,
+    layers: int,
+    which: Tensor,
+    stop: int,
+    start: int = 0,
+) -> list[mx.array]:
+    """Stored rows [start, stop) of K or V for each of a group's ``layers``.
+
+    Shapes (1, heads, stop - start, dim). Lazy where numpy is not the quicker way.
+    """
     dim = cell.k_dim if which == "k" else cell.v_dim
-    fmt, part = _parts(spec, payload, layer, which)
+    fmt, arrays = _arrays(payload, number, cell, which)
     if fmt is not None and dim and stop > start and not host_route():
-        dtype, rows = MLX_DTYPES[cell.dtype], stored_rows(spec, payload, layer)
-        quantized = _quantized(rows, fmt, part)
-        return quantize_mlx.dequantize(quantized, fmt, stop, dim, dtype)[None, :, start:]
-    out = np.empty((cell.heads, stop - start, dim), host_dtype(cell.dtype))
-    decode_rows_into(spec, payload, layer, which, out, start)
-    return from_host(out, cell.dtype)[None]
+        quantized = _quantized(arrays, fmt, slice(layers), stored_rows(payload, number, cell))
+        dtype = MLX_DTYPES[cell.dtype]
+        whole = quantize_mlx.dequantize(quantized, fmt, stop, dim, dtype)[:, start:]
+        return [whole[None, i * cell.heads : (i + 1) * cell.heads] for i in range(layers)]
+    outs = list(np.empty((layers, cell.heads, stop - start, dim), host_dtype(cell.dtype)))
+    decode_rows_into(payload, number, cell, which, outs, 0, start)
+    return [from_host(out, cell.dtype)[None] for out in outs]
 
 
 def decode_rows_into(
-    spec: CacheSpec, payload: Payload, layer: int, which: Tensor, out: Array, start: int = 0
+    payload: Payload,
+    number: int,
+    cell: LayerSpec,
+    which: Tensor,
+    outs: Sequence[Array],
+    layer: int,
+    start: int = 0,
 ) -> None:
-    """Decode stored rows from ``start`` on of one layer's K or V into ``out`` (heads, rows, dim).
+    """Decode stored rows from ``start`` on of K or V into ``outs``, each (heads, rows, dim).
 
-    ``out`` is of ``host_dtype``. Touches no MLX: it may run on any thread.
+    They are those of layers one behind the other in their group, from its ``layer`` on, and of
+    ``host_dtype``. Few rows are decoded for several layers at once, as if they were heads: a call
+    costs more than it does for one layer of a short segment. Touches no MLX: it may run on any
+    thread.
     """
-    if not out.size:
+    if not outs or not outs[0].size:
         return
-    fmt, part = _parts(spec, payload, layer, which)
-    stop = start + out.shape[1]
+    heads, rows, dim = outs[0].shape
+    fmt, arrays = _arrays(payload, number, cell, which)
     if fmt is None:
-        out[...] = part("raw")[:, start:stop]
+        for i, out in enumerate(outs, layer):
+            out[...] = arrays["raw"][i, :, start : start + rows]
         return
-    quantized = _quantized(stored_rows(spec, payload, layer), fmt, part)
-    if not start:
-        dequantize_into(quantized, fmt, out)
-        return
-    whole = np.empty((out.shape[0], stop, out.shape[2]), out.dtype)
-    dequantize_into(quantized, fmt, whole)
-    out[...] = whole[:, start:]
+    stop, stored = start + rows, stored_rows(payload, number, cell)
+    step = max(1, _ROWS_AT_ONCE // (heads * stop))
+    for at in range(0, len(outs), step):
+        some = outs[at : at + step]
+        quantized = _quantized(arrays, fmt, slice(layer + at, layer + at + len(some)), stored)
+        if len(some) == 1 and not start:
+            dequantize_into(quantized, fmt, some[0])
+            continue
+        whole = np.empty((len(some) * heads, stop, dim), some[0].dtype)
+        dequantize_into(quantized, fmt, whole)
+        for out, done in zip(some, whole.reshape(len(some), heads, stop, dim), strict=True):
+            out[...] = done[:, start:]
 
 
 def decode_state(spec: CacheSpec, payload: Payload, layer: int, early: int) -> tuple[mx.array, ...]:
@@ -214,19 +239,27 @@ def decode_state(spec: CacheSpec, payload: Payload, layer: int, early: int) -> t
     )
 
 
-def _parts(
-    spec: CacheSpec, payload: Payload, layer: int, which: Tensor
-) -> tuple[TensorFormat | None, Callable[[str], Array]]:
-    codec, cell = codec_of(payload), spec.layers[layer]
-    assert isinstance(cell, LayerSpec)
-    number, row = spec.place(layer)
-    label = rows_label(cell, number, stored_rows(spec, payload, layer))
-    return (
-        codec.keys if which == "k" else codec.values,
-        lambda part: payload.arrays[f"{label}.{which}.{part}"][row],
-    )
+def _arrays(
+    payload: Payload, number: int, cell: LayerSpec, which: Tensor
+) -> tuple[TensorFormat | None, dict[str, Array]]:
+    """The arrays of a group's K or V by the names of their parts, and their format."""
+    codec = codec_of(payload)
+    label = rows_label(cell, number, stored_rows(payload, number, cell))
+    fmt = codec.keys if which == "k" else codec.values
+    parts = ("raw",) if fmt is None else fmt.parts
+    names = {part: f"{label}.{which}.{part}" for part in parts}
+    # Of no rows, or none that are wide, nothing is stored.
+    return fmt, {p: payload.arrays[name] for p, name in names.items() if name in payload.arrays}
 
 
-def _quantized(rows: int, fmt: TensorFormat, part: Callable[[str], Any]) -> Quantized:
+def _quantized(
+    arrays: Mapping[str, Array], fmt: TensorFormat, layers: slice, rows: int
+) -> Quantized:
+    """Some of a group's layers, one behind the other as if they were heads."""
+
+    def part(name: str) -> Array:
+        some = arrays[name][layers]
+        return some.reshape(-1, *some.shape[2:])
+
     planes = tuple(part(f"plane{i}") for i in range(len(fmt.planes)))
     return Quantized(rows, planes, part("scale"), part("bias"))

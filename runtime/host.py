@@ -31,6 +31,11 @@ def host_route() -> bool:
     return bool(mx.default_device().type == mx.DeviceType.cpu)
 
 
+def helpers() -> int:
+    """How many threads share what numpy does: a few, since all of them leave the GIL alone."""
+    return min(4, os.cpu_count() or 1)
+
+
 def chunk_lanes() -> Lanes:
     """Two lanes on a CPU whose BLAS shares its threads, one on a GPU. On the MLX thread.
 

@@ -44,6 +44,11 @@ class TensorFormat(msgspec.Struct, frozen=True):
         """Bits of each plane, the low bits first."""
         return _PLANES[self.bits]
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the arrays."""
+        return (*(f"plane{i}" for i in range(len(self.planes))), "scale", "bias")
+
 
 class Quantized(msgspec.Struct, frozen=True):
     """``rows`` tokens of one tensor with ``heads`` heads.

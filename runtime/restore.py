@@ -3,7 +3,7 @@
 On the MLX thread; where numpy decodes, a pool may share the work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -12,28 +12,28 @@ import msgspec
 from mlx_lm.models.cache import ArraysCache
 
 from greenroom.runtime.cache import attention_cache, capacity_for, nested, resume_position
-from greenroom.runtime.codec import Payload, check, stored_rows
+from greenroom.runtime.codec import Payload, Tensor, check, stored_rows
 from greenroom.runtime.encoding import KVState, decode_rows, decode_rows_into, decode_state
-from greenroom.runtime.host import MLX_DTYPES, host_route, to_host
+from greenroom.runtime.host import MLX_DTYPES, helpers, host_route, to_host
 from greenroom.runtime.quantize import Array
 from greenroom.runtime.spec import CacheSpec, LayerSpec, StateSpec
 
-_LAYERS_AT_ONCE = 4
-"""Decoded by one task: handing one over costs as much as decoding a few tokens of a layer."""
+_SIDES: tuple[Tensor, Tensor] = ("k", "v")
 
 
 class _Build(msgspec.Struct):
-    """One attention layer under construction: positions from ``oldest`` to the sequence's end.
+    """The attention layers of one group under construction: the sequence's last positions.
 
     ``spans`` are (payload, first stored row, rows) in order. Rows that no span fills stay zero:
     headroom at the end, and of a window the oldest row, which nothing attends to any more.
     """
 
-    layer: int
+    number: int
     cell: LayerSpec
+    layers: tuple[int, ...]
     capacity: int
     front: int
-    spans: list[tuple[Payload, int, int]]
+    spans: Sequence[tuple[Payload, int, int]]
 
     @property
     def dtype(self) -> mx.Dtype:
@@ -43,6 +43,17 @@ class _Build(msgspec.Struct):
         """Shapes of K and V with so many rows."""
         heads = self.cell.heads
         return (1, heads, rows, self.cell.k_dim), (1, heads, rows, self.cell.v_dim)
+
+    def decoded(self, span: tuple[Payload, int, int]) -> list[KVState]:
+        """K and V of a span, for each layer."""
+        payload, first, count = span
+        keys, values = (
+            decode_rows(
+                payload, self.number, self.cell, len(self.layers), which, first + count, first
+            )
+            for which in _SIDES
+        )
+        return list(zip(keys, values, strict=True))
 
 
 def restore(
@@ -67,14 +78,13 @@ def restore(
     if resume_position(spec, pieces, length) != length:
         raise ValueError(f"these segments cannot be taken up at {length}")
     plan = [
-        _plan(spec, pieces, index, cell, length, headroom)
-        for index, cell in enumerate(spec.layers)
+        _plan(pieces, number, cell, layers, length, headroom)
+        for number, (cell, layers) in enumerate(spec.groups())
         if isinstance(cell, LayerSpec) and (length or (headroom and cell.kind == "full"))
     ]
-    filled = _fill(spec, plan, pool) if host_route() else _concatenate(spec, plan)
-    states = dict(zip((build.layer for build in plan), filled, strict=True))
+    filled = _fill(plan, pool) if host_route() else _concatenate(plan)
     flat = [
-        attention_cache(cell, states.get(index), length)
+        attention_cache(cell, filled.get(index), length)
         if isinstance(cell, LayerSpec)
         else _arrays(spec, pieces, index, cell)
         for index, cell in enumerate(spec.layers)
@@ -94,31 +104,31 @@ def overwrite(
     Nobody else may hold the caches' arrays: where numpy decodes, it does so in their memory.
     """
     rows = sum(count for _, _, count in spans)
+    front = caches[0].offset
     plan = [
-        _Build(layer, cell, cache.offset + rows, cache.offset, list(spans))
-        for layer, (cell, cache) in enumerate(zip(spec.layers, caches, strict=True))
+        _Build(number, cell, layers, front + rows, front, spans)
+        for number, (cell, layers) in enumerate(spec.groups())
         if isinstance(cell, LayerSpec)
     ]
     if host_route():
         mx.eval([(cache.keys, cache.values) for cache in caches])
-        _decode_into(spec, plan, [(cache.keys, cache.values) for cache in caches], pool)
+        states = {i: (cache.keys, cache.values) for i, cache in enumerate(caches)}
+        _decode_into(plan, states, pool)
         for cache in caches:
             cache.offset += rows
         return
-    for build, cache in zip(plan, caches, strict=True):
-        for payload, first, count in spans:
-            stop = first + count
-            cache.update_and_fetch(
-                *(decode_rows(spec, payload, build.layer, w, stop, first) for w in ("k", "v"))
-            )
+    for build in plan:
+        for span in spans:
+            for layer, state in zip(build.layers, build.decoded(span), strict=True):
+                caches[layer].update_and_fetch(*state)
     mx.eval([cache.state[:2] for cache in caches])
 
 
 def _plan(
-    spec: CacheSpec,
     pieces: Sequence[tuple[Payload, int]],
-    layer: int,
+    number: int,
     cell: LayerSpec,
+    layers: tuple[int, ...],
     length: int,
     headroom: int,
 ) -> _Build:
@@ -127,14 +137,14 @@ def _plan(
     spans: list[tuple[Payload, int, int]] = []
     at = 0
     for payload, used in pieces:
-        stored = at + payload.num_tokens - stored_rows(spec, payload, layer)
+        stored = at + payload.num_tokens - stored_rows(payload, number, cell)
         first, end = max(oldest, stored), at + used
         if first < end:
             spans.append((payload, first - stored, end - first))
         at = end
     rows = sum(count for _, _, count in spans)
     capacity = length - oldest if windowed else capacity_for(length + headroom)
-    return _Build(layer, cell, capacity, length - oldest - rows, spans)
+    return _Build(number, cell, layers, capacity, length - oldest - rows, spans)
 
 
 def _arrays(
@@ -147,59 +157,59 @@ def _arrays(
     return cache
 
 
-def _fill(spec: CacheSpec, plan: Sequence[_Build], pool: Executor | None) -> list[KVState]:
+def _fill(plan: Sequence[_Build], pool: Executor | None) -> dict[int, KVState]:
     """Decode every segment straight into its rows of the final buffers: no copies, no joins."""
-    states: list[KVState] = []
+    states: dict[int, KVState] = {}
     for build in plan:
-        keys, values = (mx.zeros(shape, build.dtype) for shape in build.shapes(build.capacity))
-        # One evaluation per layer, so that the first pages are ready while the next are cleared.
-        mx.async_eval(keys, values)
-        states.append((keys, values))
-    _decode_into(spec, plan, states, pool)
+        for layer in build.layers:
+            keys, values = (mx.zeros(shape, build.dtype) for shape in build.shapes(build.capacity))
+            # One by one, so that the first layer's pages are ready while the next are cleared.
+            mx.async_eval(keys, values)
+            states[layer] = (keys, values)
+    _decode_into(plan, states, pool)
     return states
 
 
 def _decode_into(
-    spec: CacheSpec, plan: Sequence[_Build], states: Sequence[KVState], pool: Executor | None
+    plan: Sequence[_Build], states: Mapping[int, KVState], pool: Executor | None
 ) -> None:
     """Decode on the host, every layer into its own memory."""
 
-    def fill(layers: Sequence[tuple[_Build, Array, Array]]) -> None:
-        for build, keys, values in layers:
-            at = build.front
-            for payload, first, count in build.spans:
-                rows = slice(at, at + count)
-                decode_rows_into(spec, payload, build.layer, "k", keys[:, rows], first)
-                decode_rows_into(spec, payload, build.layer, "v", values[:, rows], first)
-                at += count
+    def fill(build: _Build, first: int, buffers: Sequence[tuple[Array, Array]]) -> None:
+        at = build.front
+        for payload, start, count in build.spans:
+            rows = slice(at, at + count)
+            for side, which in enumerate(_SIDES):
+                outs = [buffer[side][:, rows] for buffer in buffers]
+                decode_rows_into(payload, build.number, build.cell, which, outs, first, start)
+            at += count
 
     pending = []
-    for start in range(0, len(plan), _LAYERS_AT_ONCE):
-        some = slice(start, start + _LAYERS_AT_ONCE)
-        layers = [
-            (build, to_host(keys)[0], to_host(values)[0])
-            for build, (keys, values) in zip(plan[some], states[some], strict=True)
-        ]
-        if pool is None:
-            fill(layers)
-        else:
-            pending.append(pool.submit(fill, layers))
+    for build in plan:
+        size = -(-len(build.layers) // helpers())  # the more at once, the fewer calls
+        for first in range(0, len(build.layers), size):
+            some = build.layers[first : first + size]
+            buffers = [(to_host(k)[0], to_host(v)[0]) for k, v in map(states.__getitem__, some)]
+            if pool is None:
+                fill(build, first, buffers)
+            else:
+                pending.append(pool.submit(fill, build, first, buffers))
     for job in pending:
         job.result()
 
 
-def _concatenate(spec: CacheSpec, plan: Sequence[_Build]) -> list[KVState]:
-    states: list[KVState] = []
+def _concatenate(plan: Sequence[_Build]) -> dict[int, KVState]:
+    states: dict[int, KVState] = {}
     for build in plan:
-        at = [(p, build.layer, first, first + count) for p, first, count in build.spans]
-        keys = [decode_rows(spec, p, layer, "k", stop, start) for p, layer, start, stop in at]
-        values = [decode_rows(spec, p, layer, "v", stop, start) for p, layer, start, stop in at]
+        decoded = [build.decoded(span) for span in build.spans]
         back = build.capacity - build.front - sum(n for _, _, n in build.spans)
-        for parts, side in ((keys, 0), (values, 1)):
-            if build.front:
-                parts.insert(0, mx.zeros(build.shapes(build.front)[side], build.dtype))
-            if back:
-                parts.append(mx.zeros(build.shapes(back)[side], build.dtype))
-        states.append((mx.concatenate(keys, axis=2), mx.concatenate(values, axis=2)))
-    mx.eval(states)
+        front, behind = (
+            [[mx.zeros(shape, build.dtype) for shape in build.shapes(rows)]] if rows else []
+            for rows in (build.front, back)
+        )
+        for i, layer in enumerate(build.layers):
+            parts = [*front, *(each[i] for each in decoded), *behind]
+            keys, values = (mx.concatenate(list(s), axis=2) for s in zip(*parts, strict=True))
+            states[layer] = (keys, values)
+    mx.eval(list(states.values()))
     return states

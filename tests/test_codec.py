@@ -19,9 +19,16 @@ from greenroom.runtime.codec import (
     codec_labelled,
     codec_named,
 )
-from greenroom.runtime.encoding import KVState, SegmentState, decode, decode_rows, encode
+from greenroom.runtime.encoding import (
+    KVState,
+    SegmentState,
+    decode,
+    decode_rows,
+    decode_rows_into,
+    encode,
+)
 from greenroom.runtime.errors import SettingsError
-from greenroom.runtime.host import MLX_DTYPES
+from greenroom.runtime.host import MLX_DTYPES, host_dtype
 from greenroom.runtime.quantize import (
     TensorFormat,
     dequantize_into,
@@ -116,6 +123,29 @@ def test_fewer_rows_are_the_same_bits(
     dequantize_into(q, fmt, whole)
     dequantize_into(q, fmt, part)
     assert np.array_equal(whole[:, :used], part)
+
+
+@settings(max_examples=40)
+@given(st.sampled_from(sorted(CODECS)), st.integers(1, 3), rows, st.data())
+def test_layers_at_once_are_the_same_bits(
+    codec: str, heads: int, num_rows: int, data: st.DataObject
+) -> None:
+    """Whichever of a group's layers are decoded together, and from wherever on."""
+    cell = LayerSpec("full", heads, 64, 67, data.draw(st.sampled_from(list(MLX_DTYPES))))
+    spec = CacheSpec((cell,) * 5, 1024)
+    payload = encode(CODECS[codec], spec, states_of(spec, num_rows, 3))
+    first = data.draw(st.integers(0, 4))
+    layers = data.draw(st.integers(1, 5 - first))
+    start = data.draw(st.integers(0, num_rows - 1))
+    stop = data.draw(st.integers(start + 1, num_rows))
+
+    def decoded(layer: int, count: int, from_row: int) -> Any:
+        outs = np.zeros((count, heads, stop - from_row, 67), host_dtype(cell.dtype))
+        decode_rows_into(payload, 0, cell, "v", list(outs), layer, from_row)
+        return outs
+
+    alone = [decoded(layer, 1, 0)[0, :, start:] for layer in range(first, first + layers)]
+    assert np.array_equal(decoded(first, layers, start), np.stack(alone))
 
 
 @settings(max_examples=40)
@@ -238,11 +268,13 @@ def test_bits_per_element() -> None:
 
 
 def test_the_device_route_gives_the_same_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = CacheSpec((LayerSpec("full", 2, 80, 64, "bfloat16"),), 64)
+    cell = LayerSpec("full", 2, 80, 64, "bfloat16")
+    spec = CacheSpec((cell, cell, cell), 64)
     payload = encode(CODECS["k8v4"], spec, states_of(spec, 50, 6))
-    host = decode_rows(spec, payload, 0, "k", 31)
+    host = decode_rows(payload, 0, cell, 3, "k", 31, 4)
     monkeypatch.setattr("greenroom.runtime.encoding.host_route", lambda: False)
-    assert same(decode_rows(spec, payload, 0, "k", 31), host)
+    made = decode_rows(payload, 0, cell, 3, "k", 31, 4)
+    assert all(same(one, other) for one, other in zip(made, host, strict=True))
     again = encode(CODECS["k8v4"], spec, states_of(spec, 50, 6))
     assert all(np.array_equal(again.arrays[name], payload.arrays[name]) for name in again.arrays)
 
