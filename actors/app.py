@@ -184,7 +184,6 @@ def make_stage(
     model = last_position_head(loaded.model)
     codec = _codec(settings, entry)
     lanes = chunk_lanes()
-    lanes.warm_up(model)
     return Stage(model, facts.spec, codec, limits, emit, pool, flush=flush, lanes=lanes), facts
 
 

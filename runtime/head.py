@@ -8,7 +8,6 @@ from typing import Any, cast
 import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_unflatten
-from mlx_lm.models.cache import make_prompt_cache
 
 from greenroom.runtime.host import MLX_DTYPES, from_host, host_dtype, to_host
 from greenroom.runtime.quantize import Array
@@ -107,12 +106,11 @@ class OutputHead:
 
     A prompt's last hidden state is a few kilobytes and stands for its logits, a hundred times as
     many: they are the head's product with it. Some models do more to their logits than that
-    (caps, scales), of which the head alone knows nothing; a pass of one token tells, to the bit,
-    and of these nothing is ``taken``.
+    (caps, scales), of which the head alone knows nothing, and of these nothing is ``taken``. The
+    ``logits`` of the model's last pass tell, to the bit.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        logits = model(mx.zeros((1, 1), mx.uint32), cache=make_prompt_cache(model))
+    def __init__(self, model: nn.Module, logits: mx.array) -> None:
         inputs = [
             (module, hidden)
             for _, module in model.named_modules()

@@ -32,11 +32,15 @@ class Lanes:
         self._share = share
         self._parts = 1
 
-    def warm_up(self, model: nn.Module) -> None:
-        """A short pass that leaves nothing behind: what a first one sets up, threads and on a GPU
-        kernels, is not left to the first turn."""
+    def warm_up(self, model: nn.Module) -> mx.array:
+        """A short pass that leaves nothing behind, and its logits ``(1, L, V)``.
+
+        What a first one sets up, threads and on a GPU kernels, is not left to the first turn.
+        """
         tokens = range(1, 1 + LEAST * max(1, len(self._streams)))
-        self.evaluate(self.forward(model, tokens, make_prompt_cache(model)))
+        logits = self.forward(model, tokens, make_prompt_cache(model))
+        self.evaluate(logits)
+        return logits
 
     def forward(self, model: nn.Module, tokens: Sequence[int], cache: list[Any]) -> mx.array:
         """The logits ``(1, L, V)`` of the last part, to be evaluated with ``evaluate``, after

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
-from typing import Any, cast
+from typing import Any
 
 import mlx.nn as nn
 
@@ -12,20 +12,19 @@ from greenroom.runtime.batch import DecodeBatch, Row
 from greenroom.runtime.codec import Codec
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.entrance import Entrance
-from greenroom.runtime.head import OutputHead, kept
-from greenroom.runtime.job import Emit, Job, JobDone, JobEnded, JobProgress, JobStarted, JobTokens
+from greenroom.runtime.head import OutputHead
+from greenroom.runtime.job import Emit, Job, JobDone, JobEnded, JobTokens
 from greenroom.runtime.lanes import Lanes
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.pace import Pace
 from greenroom.runtime.plan import WELCOME, Lane, Phase
 from greenroom.runtime.planner import Planner
-from greenroom.runtime.quantize import Array
+from greenroom.runtime.prompts import Prompts
 from greenroom.runtime.reading import Reading, reads
 from greenroom.runtime.records import FinishReason
 from greenroom.runtime.rehearsals import Rehearsals
 from greenroom.runtime.sequence import StageSequence
 from greenroom.runtime.sharing import Sharing
-from greenroom.runtime.snapshot import take
 from greenroom.runtime.spec import CacheSpec
 
 
@@ -38,7 +37,7 @@ class Stage:
     the first and the last of these, a rehearsal that has not begun only the last. Before all of
     them may come ``JobWaits``, and ``JobRefused`` instead of them. ``pool`` helps to encode and
     decode segments; ``flush`` is called when tokens have been emitted that should not wait for the
-    rest of a step. Prefill chunks run over ``lanes``.
+    rest of a step. Prefill chunks run over ``lanes``, which are warmed up here.
     """
 
     def __init__(
@@ -53,7 +52,6 @@ class Stage:
         flush: Callable[[], object] = lambda: None,
         lanes: Lanes | None = None,
     ) -> None:
-        self._model = model
         self._spec = spec
         self._codec = codec
         self._limits = limits
@@ -61,8 +59,8 @@ class Stage:
         self._pool = pool
         self._now = now
         self._flush = flush
-        self._lanes = lanes or Lanes()
-        self._head = OutputHead(model)
+        lanes = lanes or Lanes()
+        self._head = OutputHead(model, lanes.warm_up(model))
         self._sequences: dict[int, StageSequence] = {}
         self._batch = DecodeBatch(model)
         self._reading = Reading(self._sequences, self._batch)
@@ -73,6 +71,18 @@ class Stage:
         self._sharing = Sharing(spec, self._sequences, self._batch, limits.grid)
         self._rehearsals = Rehearsals(
             self._sequences, self._batch, self._entrance, emit, self._gone
+        )
+        self._prompts = Prompts(
+            model,
+            lanes,
+            self._head,
+            self._entrance,
+            self._sharing,
+            self._rehearsals,
+            self.counters,
+            self._pace,
+            emit,
+            now,
         )
         self._planner = Planner(
             self._sequences,
@@ -190,69 +200,13 @@ class Stage:
             self._prefill(*todo.background, beside=bool(todo.decode))
         self.counters.steps += 1
 
-    def _enter(self, uid: int, s: StageSequence) -> None:
-        s.admitted_at = self._now()
-        source = self._sharing.source(s)
-        if source is not None:
-            s.computed = source.position
-        self._emit(uid, JobStarted(cached_tokens=s.computed))
-        resident = False
-        if source is not None:
-            self._sharing.enter(s, source)
-            self.counters.shared_tokens += source.position - s.resumed
-        self._rehearsals.end(s.job.rehearsal)
-        if source is None:
-            resident = self._entrance.enter(s)
-        s.restore_s = self._now() - s.admitted_at
-        self.counters.queue_s.add(s.admitted_at - s.submitted_at)
-        self.counters.restored(s.computed, s.restore_s, resident=resident)
-        s.phase = Phase.PREFILL
-
     def _prefill(self, uid: int, num_tokens: int, *, beside: bool = False) -> None:
         s = self._sequences[uid]
-        if s.phase is Phase.WAITING:
-            self._enter(uid, s)
-            num_tokens = min(num_tokens, s.view(uid).remaining)  # another may have had more
-        if s.last_hidden is not None:
-            self._recall(uid, s, s.last_hidden)
-            return
-        started = self._now()
-        stop = s.computed + num_tokens
-        logits = self._lanes.forward(self._model, s.job.tokens[s.computed : stop], s.cache)
-        hidden = self._head.taken()
-        states = [c.state for c in s.cache]
-        if stop in s.marks:
-            s.snapshots.append(take(s.cache, stop))
-            states += s.snapshots[-1].arrays()
-        s.computed = stop
-        s.planned = self.counters.steps
-        if stop == len(s.job.tokens) and s.job.max_tokens:
-            first = s.draw.first(logits[:, -1, :])
-            self._lanes.evaluate(first, states, [] if hidden is None else hidden)
-            s.last_hidden = None if hidden is None else kept(hidden)
-            self._count_chunk(s, num_tokens, started, beside=beside)
-            self._first_token(uid, s, cast("int", first.item()))
-            return
-        self._lanes.evaluate(states)
-        self._count_chunk(s, num_tokens, started, beside=beside)
-        if stop == len(s.job.tokens) and not s.job.open:
+        token = self._prompts.advance(uid, s, num_tokens, beside=beside)
+        if token is not None:
+            self._first_token(uid, s, token)
+        elif s.computed == len(s.job.tokens) and not s.job.open:
             self._encode(uid, s, 0)
-        elif s.job.max_tokens:
-            self._emit(uid, JobProgress(stop))
-
-    def _recall(self, uid: int, s: StageSequence, last_hidden: Array) -> None:
-        """All of a prompt is remembered, and what its answer begins with: no pass is needed."""
-        s.planned = self.counters.steps
-        first = s.draw.first(self._head.logits(last_hidden))
-        self._first_token(uid, s, cast("int", first.item()))
-
-    def _count_chunk(
-        self, s: StageSequence, num_tokens: int, started: float, *, beside: bool
-    ) -> None:
-        seconds = self._now() - started
-        s.prefill_s += seconds
-        self.counters.prefilled(num_tokens, seconds)
-        self._pace.prefilled(num_tokens, s.computed - num_tokens, seconds, beside=beside)
 
     def _first_token(self, uid: int, s: StageSequence, token: int) -> None:
         s.first_at = s.last_at = self._now()
@@ -284,7 +238,7 @@ class Stage:
             if s is None or s.in_batch or not len(self._batch):
                 continue
             if s.phase is Phase.WAITING:
-                self._enter(uid, s)
+                self._prompts.enter(uid, s)
             self._reading.join(uid)
             self._pace.disturbed()
 

@@ -9,6 +9,7 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 from greenroom.runtime.head import OutputHead, kept, last_position_head
+from greenroom.runtime.lanes import Lanes
 from tests.tiny import prompt
 
 _COMMON = {
@@ -123,7 +124,7 @@ def test_the_last_hidden_state_stands_for_the_logits(name: str, length: int) -> 
     """To the bit, and long after: other passes in between change nothing."""
     mx.set_default_device(mx.cpu)
     model = last_position_head(_model(name))
-    head = OutputHead(model)
+    head = OutputHead(model, Lanes().warm_up(model))
     logits = model(mx.array([prompt(length)]), cache=make_prompt_cache(model))
     hidden = head.taken()
     assert hidden is not None
@@ -140,11 +141,11 @@ def test_the_last_hidden_state_stands_for_the_logits(name: str, length: int) -> 
 def test_where_more_is_done_to_the_logits_nothing_is_taken(name: str) -> None:
     mx.set_default_device(mx.cpu)
     model = last_position_head(_model(name))
-    head = OutputHead(model)
+    head = OutputHead(model, Lanes().warm_up(model))
     mx.eval(model(mx.array([prompt(5)]), cache=make_prompt_cache(model)))
     assert head.taken() is None
 
 
 def test_of_a_model_without_a_known_head_nothing_is_taken() -> None:
     model = _model("llama-untied")  # not wrapped: it answers all positions
-    assert OutputHead(model).taken() is None
+    assert OutputHead(model, Lanes().warm_up(model)).taken() is None

@@ -17,6 +17,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from greenroom.runtime.codec import LAST_HIDDEN, Payload, link
 from greenroom.runtime.head import OutputHead, last_position_head
 from greenroom.runtime.job import Encoded, JobStarted
+from greenroom.runtime.lanes import Lanes
 from greenroom.runtime.loader import load
 from greenroom.runtime.restore import restore
 from greenroom.runtime.resume import stand_at
@@ -59,7 +60,7 @@ class Understudy:
     def __init__(self, checkpoint: Path, codec: str) -> None:
         loaded = load(checkpoint, device="cpu")
         self._model = last_position_head(loaded.model)
-        self._head = OutputHead(self._model)
+        self._head = OutputHead(self._model, Lanes().warm_up(self._model))
         self._spec = extract_spec(loaded.model, loaded.config)
         self._stops = tuple(sorted(loaded.tokenizer.eos_token_ids))
         self._codec = codec
