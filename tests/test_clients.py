@@ -85,6 +85,7 @@ def test_a_plain_chat_and_its_stream_say_the_same(client: openai.OpenAI) -> None
     assert whole.system_fingerprint.startswith("fp_")
 
 
+@pytest.mark.slow
 def test_a_named_tool_is_called(client: openai.OpenAI) -> None:
     named: Any = {"type": "function", "function": {"name": "get_weather"}}
     reply = ask(client, tools=[CLOCK, WEATHER], tool_choice=named)
@@ -95,6 +96,7 @@ def test_a_named_tool_is_called(client: openai.OpenAI) -> None:
     check_call(call)
 
 
+@pytest.mark.slow
 def test_a_required_tool_is_called_and_its_answer_goes_on_from_memory(
     client: openai.OpenAI,
 ) -> None:
@@ -112,6 +114,7 @@ def test_a_required_tool_is_called_and_its_answer_goes_on_from_memory(
     assert cached >= first.usage.total_tokens - 1
 
 
+@pytest.mark.slow
 def test_streamed_calls(client: openai.OpenAI) -> None:
     calls: dict[int, list[str]] = {}
     reasons = []
@@ -150,6 +153,7 @@ STRICT: Any = {"type": "function", "function": {**WEATHER["function"], "strict":
 NAMED: Any = {"type": "function", "function": {"name": "get_weather"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", ["auto", "required", NAMED], ids=["auto", "required", "named"])
 def test_a_call_comes_in_pieces_that_make_the_whole(client: openai.OpenAI, choice: Any) -> None:
     """With "auto" it is the model's own idea, from what it was shown."""
@@ -180,6 +184,7 @@ def test_a_call_comes_in_pieces_that_make_the_whole(client: openai.OpenAI, choic
     assert same == [(call.function.name, call.function.arguments)]
 
 
+@pytest.mark.slow
 def test_a_call_that_is_cut_short_is_told_as_far_as_it_goes(client: openai.OpenAI) -> None:
     options: dict[str, Any] = {"tools": [WEATHER], "tool_choice": NAMED, "max_tokens": 24}
     whole = ask(client, **options)
@@ -263,6 +268,7 @@ def test_logprobs(client: openai.OpenAI) -> None:
     assert ask(client, max_tokens=2).choices[0].logprobs is None
 
 
+@pytest.mark.slow
 def test_several_answers_to_one_prompt(client: openai.OpenAI) -> None:
     options: dict[str, Any] = {"n": 4, "temperature": 1.0, "seed": 5, "max_tokens": 8}
     ask(client, max_tokens=1)
@@ -300,6 +306,7 @@ def test_langchain_invokes_and_streams(server: Server) -> None:
     assert "".join(str(chunk.content) for chunk in model.stream(QUESTION)) == whole.content
 
 
+@pytest.mark.slow
 def test_langchain_binds_tools(server: Server) -> None:
     bound = chat_model(server).bind_tools([WEATHER], tool_choice="get_weather")
     reply = bound.invoke([HumanMessage(QUESTION)])
@@ -311,6 +318,7 @@ def test_langchain_binds_tools(server: Server) -> None:
     assert after.content or after.tool_calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 def test_langchain_gives_structured_output(
     server: Server, method: Literal["json_schema", "function_calling"]
@@ -319,6 +327,7 @@ def test_langchain_gives_structured_output(
     assert isinstance(structured.invoke("Tom is 30 and happy."), Person)
 
 
+@pytest.mark.slow
 def test_langchain_streams_calls(server: Server) -> None:
     bound = chat_model(server).bind_tools([WEATHER], tool_choice="get_weather")
     whole = bound.invoke([HumanMessage(QUESTION)])

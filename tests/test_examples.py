@@ -101,6 +101,7 @@ def test_fork_tree(stranger: Stranger) -> None:
     assert "the end: " in shown
 
 
+@pytest.mark.slow
 def test_tool_agent(play: Play) -> None:
     shown = play("tool_agent.py")
     called = re.findall(r'calls stock\(\{"fruit": ?"(\w+)"\}\) -> The shop has \d+ (\w+)\.', shown)

@@ -87,6 +87,7 @@ def test_leaving_from_within(
     assert (returned, said.strip().rpartition("\n")[2]) == (status, noise)
 
 
+@pytest.mark.slow
 def test_a_room_that_is_never_left(model: str, tmp_path: Path) -> None:
     """With a model at work, on two threads that die with the interpreter."""
     assert ended(SYNC.format(model=model, home=str(tmp_path), deed="")) == (0, "", "")

@@ -98,7 +98,7 @@ def settings_for(home: Path) -> Any:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    ("num_tokens", "mean_batch"), [(60, 1.5), pytest.param(200, 1.8, marks=pytest.mark.slow)]
+    ("num_tokens", "mean_batch"), [(24, 1.2), pytest.param(200, 1.8, marks=pytest.mark.slow)]
 )
 def test_two_that_decode_together_each_say_what_they_say_alone(
     tmp_path: Path, num_tokens: int, mean_batch: float

@@ -70,6 +70,7 @@ async def crashed_turn(house: Playhouse, name: str, content: str) -> float:
     return time.monotonic()
 
 
+@pytest.mark.slow
 def test_a_crash_ends_running_turns_at_once_and_nothing_that_was_said_is_lost(
     tmp_path: Path,
 ) -> None:
@@ -101,6 +102,7 @@ def test_a_crash_ends_running_turns_at_once_and_nothing_that_was_said_is_lost(
     uvloop.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_tiny_memory_refuses_with_numbers_and_forgets_nothing(tmp_path: Path) -> None:
     overrides = {
         "home": str(make_home(tmp_path / "home")),

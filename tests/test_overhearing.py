@@ -123,6 +123,7 @@ async def three(home: Path) -> tuple[list[Line], int]:
         return lines, (await room.inspect()).house.stage.read_tokens
 
 
+@pytest.mark.slow
 def test_the_next_speaker_of_a_scene_has_heard_the_line_when_its_turn_begins(
     default_model_path: Path, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def test_an_exported_agent_goes_on_elsewhere(model: Path, tmp_path: Path) -> Non
     once(homes[1], arrive)
 
 
+@pytest.mark.slow
 def test_an_agent_of_the_real_model_goes_on_elsewhere(
     default_model_path: Path, tmp_path: Path
 ) -> None:

@@ -99,6 +99,7 @@ whispers = { bob = "Ann is late." }
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_a_scene_which_goes_on_and_is_shown_and_forgotten(
     tmp_path: Path, default_model_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,6 +120,7 @@ def crash_in_mid_scene(victim: str, given: Settings) -> None:
     Remains(given.store_path, PLAY).check()
 
 
+@pytest.mark.slow
 def test_a_server_is_killed_in_the_middle_of_a_scene(model: Path, tmp_path: Path) -> None:
     """In mid-token, and in a vote."""
     killed(tmp_path / "home", str(model), [(Token, 5), (Cast, 1)]).check()

@@ -102,6 +102,7 @@ def test_agents_keep_their_memory_of_each_model(models: Path, tmp_path: Path) ->
     uvloop.run(scenario())
 
 
+@pytest.mark.slow
 def test_turns_end_first_and_whoever_comes_meanwhile_is_told_to_come_back(
     models: Path, tmp_path: Path
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_model_that_cannot_be_served_leaves_the_one_before_it(
     uvloop.run(scenario())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: reads /proc")
 def test_memory_is_back_where_it_was_after_a_swap(models: Path, tmp_path: Path) -> None:
     async def scenario() -> None:
