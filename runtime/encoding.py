@@ -181,10 +181,16 @@ def decode_rows(
     dim = cell.k_dim if which == "k" else cell.v_dim
     fmt, arrays = _arrays(payload, number, cell, which)
     if fmt is not None and dim and stop > start and not host_route():
-        quantized = _quantized(arrays, fmt, slice(layers), stored_rows(payload, number, cell))
-        dtype = MLX_DTYPES[cell.dtype]
-        whole = quantize_mlx.dequantize(quantized, fmt, stop, dim, dtype)[:, start:]
-        return [whole[None, i * cell.heads : (i + 1) * cell.heads] for i in range(layers)]
+        rows, dtype = stored_rows(payload, number, cell), MLX_DTYPES[cell.dtype]
+        made: list[mx.array] = []
+        # As many layers at once as are small, whatever is wanted of their rows.
+        step = max(1, _ROWS_AT_ONCE // (cell.heads * rows))
+        for at in range(0, layers, step):
+            quantized = _quantized(arrays, fmt, slice(at, min(at + step, layers)), rows)
+            some = quantize_mlx.dequantize(quantized, fmt, stop, dim, dtype)[None, :, start:]
+            count = some.shape[1] // cell.heads
+            made += [some[:, i * cell.heads : (i + 1) * cell.heads] for i in range(count)]
+        return made
     outs = list(np.empty((layers, cell.heads, stop - start, dim), host_dtype(cell.dtype)))
     decode_rows_into(payload, number, cell, which, outs, 0, start)
     return [from_host(out, cell.dtype)[None] for out in outs]

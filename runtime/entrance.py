@@ -125,7 +125,8 @@ class Entrance:
     def enter(self, s: StageSequence) -> bool:
         """Give the sequence its caches; whether they are those of a resident copy."""
         s.cache = self._resident.take(s.job.handle) or []
-        if s.cache:
+        # A rehearsal that began with the copy may have brought back less of it.
+        if s.cache and s.cache[0].offset >= s.computed:
             trim_prompt_cache(s.cache, s.cache[0].offset - s.computed)
             reserve(s.cache, s.headroom)
             return True

@@ -111,35 +111,36 @@ class OutputHead:
     """
 
     def __init__(self, model: nn.Module, logits: mx.array) -> None:
-        inputs = [
-            (module, hidden)
-            for _, module in model.named_modules()
-            if isinstance(module, _Last) and (hidden := module.take_input()) is not None
-        ]
-        self._head: _Last | None = None
-        if len(inputs) == 1:
-            head, hidden = inputs[0]
+        self._heads = [m for _, m in model.named_modules() if isinstance(m, _Last)]
+        self._plain: _Last | None = None
+        used = [(head, x) for head in self._heads if (x := head.take_input()) is not None]
+        if len(used) == 1:
+            head, hidden = used[0]
             if hidden.dtype in MLX_DTYPES.values() and _equal(head.project(hidden), logits):
-                self._head = head
+                self._plain = head
                 self._width = hidden.shape[-1]
                 self._dtype = next(n for n, d in MLX_DTYPES.items() if d == hidden.dtype)
 
     def taken(self) -> mx.array | None:
-        """The last hidden state ``(1, 1, D)`` of the forward pass before, if it can be used."""
-        return self._head.take_input() if self._head is not None else None
+        """The last hidden state ``(1, 1, D)`` of the forward pass before, if it can be used.
+
+        Nothing of that pass is held any longer.
+        """
+        inputs = {id(head): head.take_input() for head in self._heads}
+        return inputs.get(id(self._plain))
 
     def fits(self, last_hidden: Array) -> bool:
         """Whether ``logits`` can be made of it."""
         return (
-            self._head is not None
+            self._plain is not None
             and last_hidden.shape == (self._width,)
             and last_hidden.dtype == host_dtype(self._dtype)
         )
 
     def logits(self, last_hidden: Array) -> mx.array:
         """The logits ``(1, V)`` after a prompt; bit for bit those of the pass it was taken from."""
-        assert self._head is not None
-        return self._head.project(from_host(last_hidden, self._dtype)[None, None])[:, -1]
+        assert self._plain is not None
+        return self._plain.project(from_host(last_hidden, self._dtype)[None, None])[:, -1]
 
 
 def kept(taken: mx.array) -> Array:

@@ -8,7 +8,8 @@ import mlx.nn as nn
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
-from greenroom.runtime.head import OutputHead, kept, last_position_head
+from greenroom.runtime.head import LastPosition, OutputHead, kept, last_position_head
+from greenroom.runtime.head import LastPositionEmbedding as Embedding
 from greenroom.runtime.lanes import Lanes
 from tests.tiny import prompt
 
@@ -144,6 +145,8 @@ def test_where_more_is_done_to_the_logits_nothing_is_taken(name: str) -> None:
     head = OutputHead(model, Lanes().warm_up(model))
     mx.eval(model(mx.array([prompt(5)]), cache=make_prompt_cache(model)))
     assert head.taken() is None
+    heads = [m for _, m in model.named_modules() if isinstance(m, LastPosition | Embedding)]
+    assert [head.take_input() for head in heads] == [None] * len(heads), "nothing is held on to"
 
 
 def test_of_a_model_without_a_known_head_nothing_is_taken() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenroom.runtime.job import JobDone, JobStarted
+from greenroom.runtime.job import Encoded, JobDone, JobStarted
 from tests.menagerie import config_of
 from tests.tiny import StageRig, alone, prompt
 from tests.zoo import build
@@ -180,6 +180,26 @@ def test_a_cancelled_rehearsal_gives_the_decoded_copy_back(llama: Any) -> None:
     assert rig.stage.counters.resident_hits == 2
     plain = StageRig(llama, codec="k5cv5")
     plain.submit(3, (*told[:52], *CUE), ANSWER, pieces=chain)
+    plain.run()
+    assert rig.tokens(3) == plain.tokens(3)
+
+
+def test_a_copy_of_which_a_rehearsal_used_less_is_not_taken_for_the_whole(llama: Any) -> None:
+    """What was rehearsed turns out to be wrong from early on, and the old question is asked."""
+    rig = StageRig(llama, codec="k5cv5", resident_bytes=1 << 30, schedule="adaptive")
+    rig.submit(1, prompt(40), 12, scope="s")
+    rig.run()
+    asked = rig.done(1).segments[:1]
+    begun = [Encoded(0, 8, asked[0].payload)]
+    told = (*prompt(8), *prompt(20, 7))
+    rig.submit(2, told, 0, pieces=begun, handle=1, background=True, scope="s", rehearses=True)
+    steps(rig)
+    more = (*prompt(40), *CUE)
+    rig.submit(3, more, ANSWER, pieces=asked, handle=1, scope="s", rehearsal=2)
+    rig.run()
+    assert cached(rig, 3) == 40
+    plain = StageRig(llama, codec="k5cv5", schedule="adaptive")
+    plain.submit(3, more, ANSWER, pieces=asked)
     plain.run()
     assert rig.tokens(3) == plain.tokens(3)
 
