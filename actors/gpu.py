@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import gc
 from collections.abc import Callable
 from typing import assert_never
 
@@ -25,6 +24,7 @@ from greenroom.actors.gpu_messages import (
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import StageFailed
+from greenroom.runtime.garbage import collect
 from greenroom.runtime.host import release_memory
 from greenroom.runtime.job import HotWanted, JobDone, JobEvent, JobRefused, JobWaits
 from greenroom.runtime.stage import Stage
@@ -247,6 +247,6 @@ class GpuActor(Actor[GpuMessage]):
 
 def _leave() -> None:
     """Give back all that the model took, where it was taken."""
-    gc.collect()
+    collect()  # a stage is full of cycles
     mx.clear_streams()
     release_memory()

@@ -1,6 +1,7 @@
 """Changing the model of a running house, over the administrative routes, with real models."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from greenroom.actors.app import open_house
 from greenroom.actors.http import serve_http
 from greenroom.actors.scene_messages import Interrupted, Token
 from greenroom.runtime.errors import ActorStopped
+from greenroom.runtime.garbage import keep
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.scenario import Member, Scenario
 from greenroom.runtime.scene_file import checked
@@ -155,7 +157,8 @@ def test_a_model_that_cannot_be_served_leaves_the_one_before_it(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: reads /proc")
-def test_memory_is_back_where_it_was_after_a_swap(models: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [False, True], ids=["", "with a large store"])
+def test_memory_is_back_where_it_was_after_a_swap(models: Path, tmp_path: Path, kept: bool) -> None:
     async def scenario() -> None:
         async with serving(tmp_path / "home", models / "one") as client:
             sizes: list[int] = []
@@ -163,6 +166,8 @@ def test_memory_is_back_where_it_was_after_a_swap(models: Path, tmp_path: Path) 
             for name in ("one", "two", "one", "two", "one"):
                 await admin(client, "POST", "models/swap", {"model": str(models / name)})
                 await say(client, "alice", "Hello")
+                if kept:
+                    keep()
                 sizes.append(await asyncio.to_thread(resident_bytes))
                 arrays.append(mx.get_active_memory())
             # A model is 100 MB: one that stayed would show.
@@ -181,7 +186,10 @@ def test_memory_is_back_where_it_was_after_a_swap(models: Path, tmp_path: Path) 
             await admin(client, "POST", "models/swap", {"model": str(models / "one")})
             assert (await say(client, "alice", "Hello"))[0] == 200
 
-    uvloop.run(scenario())
+    try:
+        uvloop.run(scenario())
+    finally:
+        gc.unfreeze()
 
 
 def resident_bytes() -> int:

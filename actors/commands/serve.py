@@ -7,6 +7,7 @@ import msgspec
 
 from greenroom.actors.commands.backend import mlx_needed
 from greenroom.actors.commands.command import Commands, add_command, effective, settings_options
+from greenroom.runtime.garbage import keep, no_collections
 
 
 def add(commands: Commands) -> None:
@@ -16,8 +17,9 @@ def add(commands: Commands) -> None:
 
 def _serve(options: argparse.Namespace) -> int:
     given = effective(options).settings
-    with mlx_needed():
+    with mlx_needed(), no_collections():
         from greenroom.actors.app import serve
+    keep()
     if options.json:
         given = msgspec.structs.replace(
             given, log=msgspec.structs.replace(given.log, format="json")
