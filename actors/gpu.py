@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable
 from typing import assert_never
 
-import mlx.core as mx
 import msgspec
 
 from greenroom.actors.gpu_messages import (
@@ -25,7 +24,7 @@ from greenroom.runtime.actor import Actor
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import StageFailed
 from greenroom.runtime.garbage import collect
-from greenroom.runtime.host import release_memory
+from greenroom.runtime.host import close_lanes, release_memory
 from greenroom.runtime.job import HotWanted, JobDone, JobEvent, JobRefused, JobWaits
 from greenroom.runtime.stage import Stage
 from greenroom.runtime.worker import Worker
@@ -248,5 +247,5 @@ class GpuActor(Actor[GpuMessage]):
 def _leave() -> None:
     """Give back all that the model took, where it was taken."""
     collect()  # a stage is full of cycles
-    mx.clear_streams()
+    close_lanes()
     release_memory()

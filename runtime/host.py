@@ -39,13 +39,18 @@ def helpers() -> int:
 def chunk_lanes() -> Lanes:
     """Two lanes on a CPU whose BLAS shares its threads, one on a GPU. On the MLX thread.
 
-    Their streams belong to that thread, and go with ``mx.clear_streams``.
+    Until ``close_lanes`` each product that BLAS computes in this process has half of the cores.
     """
     if not host_route() or not share_threads(_LANES):
         return Lanes()
-    share_threads(1)
     more = (mx.new_stream(mx.cpu) for _ in range(_LANES - 1))
-    return Lanes((mx.default_stream(mx.cpu), *more), share_threads)
+    return Lanes((mx.default_stream(mx.cpu), *more))
+
+
+def close_lanes() -> None:
+    """Let go of this thread's streams, and give a product all cores again. On the MLX thread."""
+    mx.clear_streams()
+    share_threads(1)
 
 
 def host_dtype(name: StateDType) -> np.dtype[Any]:

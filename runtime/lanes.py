@@ -1,36 +1,30 @@
 """The streams over which a chunk's forward pass is spread on a CPU."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache
 
-LEAST = 8
+LEAST = 4
 """Tokens of a part: below it a pass costs nearly as much for fewer of them."""
 
 
 class Lanes:
     """Runs a chunk in parts, each on a stream of its own.
 
-    MLX's CPU backend works off a stream on one thread, and only matrix products use others. Two
-    parts overlap, since a layer of the second waits for no more than the same layer's K and V of
-    the first; what is computed is that of the parts one after the other. Without ``streams``, as
-    on a GPU, whose one queue is busy all the time, a chunk is one pass.
+    MLX's CPU backend works off a stream on one thread. Two parts overlap, since a layer of the
+    second waits for no more than the same layer's K and V of the first; what is computed is that
+    of the parts one after the other. Without ``streams``, as on a GPU, whose one queue is busy all
+    the time, a chunk is one pass.
 
-    On the MLX thread, to which the streams belong.
+    On the MLX thread, to which the streams belong. Whoever makes them sees to it that a product
+    takes no more than its part of the cores.
     """
 
-    def __init__(
-        self,
-        streams: Sequence[mx.Stream] = (),
-        share: Callable[[int], object] = lambda parts: None,
-    ) -> None:
-        """``share`` lets each of so many products at once have its part of the cores."""
+    def __init__(self, streams: Sequence[mx.Stream] = ()) -> None:
         self._streams = tuple(streams)
-        self._share = share
-        self._parts = 1
 
     def warm_up(self, model: nn.Module) -> mx.array:
         """A short pass that leaves nothing behind, and its logits ``(1, L, V)``.
@@ -39,28 +33,17 @@ class Lanes:
         """
         tokens = range(1, 1 + LEAST * max(1, len(self._streams)))
         logits = self.forward(model, tokens, make_prompt_cache(model))
-        self.evaluate(logits)
+        mx.eval(logits)
         return logits
 
     def forward(self, model: nn.Module, tokens: Sequence[int], cache: list[Any]) -> mx.array:
-        """The logits ``(1, L, V)`` of the last part, to be evaluated with ``evaluate``, after
-        ``cache`` took all in."""
+        """The logits ``(1, L, V)`` of the last part, to be evaluated, after ``cache`` took all
+        in."""
         streams = self._streams or (mx.default_stream(mx.default_device()),)
-        self._parts = max(1, min(len(streams), len(tokens) // LEAST))
-        size = -(-len(tokens) // self._parts)
+        parts = max(1, min(len(streams), len(tokens) // LEAST))
+        size = -(-len(tokens) // parts)
         for stream, at in zip(streams, range(0, len(tokens), size), strict=False):
             with mx.stream(stream):
                 part = mx.array([list(tokens[at : at + size])], dtype=mx.uint32)
                 logits: mx.array = model(part, cache=cache)
         return logits
-
-    def evaluate(self, *arrays: Any) -> None:
-        """Compute what depends on the last ``forward``; nested lists of arrays as for MLX."""
-        if self._parts == 1:
-            mx.eval(*arrays)
-            return
-        self._share(self._parts)
-        try:
-            mx.eval(*arrays)
-        finally:
-            self._share(1)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import cast
 
+import mlx.core as mx
 import mlx.nn as nn
 
 from greenroom.runtime.counters import StageCounters
@@ -90,13 +91,13 @@ class Prompts:
             needed += s.snapshots[-1].arrays()
         s.computed = stop
         if stop < len(s.job.tokens) or not s.job.max_tokens:
-            self._lanes.evaluate(needed)
+            mx.eval(needed)
             self._count(s, num_tokens, started, beside=beside)
             if s.job.max_tokens:
                 self._emit(uid, JobProgress(stop))
             return None
         first = s.draw.first(logits[:, -1, :])
-        self._lanes.evaluate(first, needed, [] if hidden is None else hidden)
+        mx.eval(first, needed, [] if hidden is None else hidden)
         s.last_hidden = None if hidden is None else kept(hidden)
         self._count(s, num_tokens, started, beside=beside)
         return cast("int", first.item())
