@@ -8,7 +8,8 @@ import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache
 
 LEAST = 4
-"""Tokens of a part: below it a pass costs nearly as much for fewer of them."""
+"""Tokens of a part. MKL computes fewer rows in another order, so that their bits would depend on
+where a prompt is cut."""
 
 
 class Lanes:
