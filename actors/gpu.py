@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable
 from typing import assert_never
 
+import mlx.core as mx
 import msgspec
 
 from greenroom.actors.gpu_messages import (
@@ -24,7 +25,7 @@ from greenroom.runtime.actor import Actor
 from greenroom.runtime.channel import Channel
 from greenroom.runtime.errors import StageFailed
 from greenroom.runtime.garbage import collect
-from greenroom.runtime.host import close_lanes, release_memory
+from greenroom.runtime.host import release_memory
 from greenroom.runtime.job import HotWanted, JobDone, JobEvent, JobRefused, JobWaits
 from greenroom.runtime.stage import Stage
 from greenroom.runtime.worker import Worker
@@ -247,5 +248,5 @@ class GpuActor(Actor[GpuMessage]):
 def _leave() -> None:
     """Give back all that the model took, where it was taken."""
     collect()  # a stage is full of cycles
-    close_lanes()
+    mx.clear_streams()
     release_memory()

@@ -39,18 +39,14 @@ def helpers() -> int:
 def chunk_lanes() -> Lanes:
     """Two lanes on a CPU whose BLAS shares its threads, one on a GPU. On the MLX thread.
 
-    Until ``close_lanes`` each product that BLAS computes in this process has half of the cores.
+    Their streams belong to that thread, and go with ``mx.clear_streams``. From now on each product
+    that BLAS computes in this process has half of the cores: another stage may stand by the time
+    that this one goes, so that it cannot be taken back.
     """
     if not host_route() or not share_threads(_LANES):
         return Lanes()
     more = (mx.new_stream(mx.cpu) for _ in range(_LANES - 1))
     return Lanes((mx.default_stream(mx.cpu), *more))
-
-
-def close_lanes() -> None:
-    """Let go of this thread's streams, and give a product all cores again. On the MLX thread."""
-    mx.clear_streams()
-    share_threads(1)
 
 
 def host_dtype(name: StateDType) -> np.dtype[Any]:

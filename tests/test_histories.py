@@ -23,7 +23,6 @@ from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.store_messages import Evict, Recall, Unstored
 from greenroom.actors.turn import past
 from greenroom.runtime.agent_records import HearRequest, SpawnRequest
-from greenroom.runtime.blas import share_threads
 from greenroom.runtime.codec import DEFAULT_CODEC, Payload
 from greenroom.runtime.records import ChatMessage, Sampling, TextDelta, TurnDone, TurnRequest
 from greenroom.runtime.segments import Piece, chain_length
@@ -295,12 +294,8 @@ def live(model: Path, codec: str, todo: list[tuple[str, int]]) -> None:
         ensemble = Ensemble(Path(folder), model, codec)
         run(ensemble.play(todo))
         understudy = Understudy(model, codec)
-        share_threads(2)  # as in the house: with another number of them MKL rounds otherwise
-        try:
-            for part in ensemble.parts:
-                understudy.play(part)
-        finally:
-            share_threads(1)
+        for part in ensemble.parts:
+            understudy.play(part)
 
 
 FIXED = [
