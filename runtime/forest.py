@@ -123,11 +123,8 @@ class Forest:
         A last piece of only a few tokens is left out: to stand on a scrap of somebody's question
         would tie two agents' memories together and save nothing.
         """
-        found = self._prefixes.match(namespace, tokens)
-        pieces = tuple(Piece(self._segments[i], used) for i, used in found.pieces)
-        if pieces and pieces[-1].used < min(pieces[-1].segment.num_tokens, SHORTEST_CUT):
-            return pieces[:-1]
-        return pieces
+        found = self._prefixes.match(namespace, tokens, SHORTEST_CUT)
+        return tuple(Piece(self._segments[i], used) for i, used in found.pieces)
 
     def stand(self, namespace: str, rendered: str) -> list[str]:
         """The ids of the segments that a prompt passes whole, the deepest first."""

@@ -36,12 +36,13 @@ class _Entry:
 
 
 class _Node:
-    """An edge and its lower end. Each of ``entries`` has all of the edge's tokens.
+    """An edge and its lower end. Each of ``entries`` has all of the edge's tokens, and those that
+    are ``ending`` have none after them.
 
     No node but a root is without entries: what covers a node's child covers the node too.
     """
 
-    __slots__ = ("children", "end", "entries", "label", "parent")
+    __slots__ = ("children", "end", "ending", "entries", "label", "parent")
 
     def __init__(self, label: bytes, parent: "_Node | None") -> None:
         self.label = label
@@ -49,6 +50,7 @@ class _Node:
         self.end: int = (parent.end if parent else 0) + len(label) // _WIDTH
         self.children: dict[bytes, _Node] = {}
         self.entries: dict[str, _Entry] = {}
+        self.ending: dict[str, _Entry] = {}
 
     @property
     def start(self) -> int:
@@ -98,6 +100,7 @@ class PrefixTree:
             node = _node_ending_at(parent, segment.start)
         entry = _Entry(segment, parent, node)
         entry.node = _descend(node, segment.token_bytes, entry)
+        entry.node.ending[segment.id] = entry
         self._entries[segment.id] = entry
         if parent is not None:
             parent.children[segment.id] = entry
@@ -120,10 +123,13 @@ class PrefixTree:
             del self._roots[segment.namespace]
         return tuple(each.id for each in reversed(doomed))
 
-    def match(self, namespace: str, tokens: Sequence[int] | Tokens) -> Match:
+    def match(
+        self, namespace: str, tokens: Sequence[int] | Tokens, shortest_cut: int = 1
+    ) -> Match:
         """The longest prefix of ``tokens`` that segments of the namespace hold.
 
-        Where several segments hold it, the one that came first is taken.
+        Where several hold it, one that ends there is taken, or else the one that came first. A cut
+        of fewer than ``shortest_cut`` tokens is left out, for the last that is whole before it.
         """
         wanted = pack_tokens(tokens)
         node = self._roots.get(namespace)
@@ -134,9 +140,27 @@ class PrefixTree:
             node = child if common == len(child.label) else None
         if not at or deepest is None:
             return Match((), 0)
-        length = at // _WIDTH
-        pieces = list(_pieces(next(iter(deepest.entries.values())), length))
-        return Match(tuple(reversed(pieces)), length)
+        entry, length = _standing(deepest, at // _WIDTH, shortest_cut)
+        return Match(tuple(reversed(list(_pieces(entry, length)))), length)
+
+
+def _standing(node: _Node, length: int, shortest_cut: int) -> tuple[_Entry | None, int]:
+    """The segment in which a match ends that reaches ``length`` on this node's edge, and where."""
+    if length == node.end and node.ending:
+        return _first(node.ending), length
+    cut = _first(node.entries)
+    if length - cut.start >= shortest_cut:
+        return cut, length
+    above = node.parent
+    while above is not None and above.end >= cut.start:
+        if above.ending:
+            return _first(above.ending), above.end
+        above = above.parent
+    return cut.parent, cut.start
+
+
+def _first(entries: dict[str, _Entry]) -> _Entry:
+    return next(iter(entries.values()))
 
 
 def _pieces(entry: _Entry | None, stop: int) -> Iterator[tuple[str, int]]:
@@ -171,6 +195,7 @@ def _descend(node: _Node, rest: bytes, entry: _Entry) -> _Node:
 def _release(entry: _Entry) -> None:
     """Take the entry off its nodes, and the nodes that hold nothing off the tree."""
     node = entry.node
+    del node.ending[entry.id]
     while node.end > entry.start:
         assert node.parent is not None
         del node.entries[entry.id]

@@ -51,6 +51,16 @@ def test_a_scrap_of_a_segment_is_not_matched_but_a_long_cut_is() -> None:
     assert chain_length(pieces) == 40 + SHORTEST_CUT
 
 
+def test_a_question_is_matched_whole_where_only_a_scrap_of_what_came_before_it_is() -> None:
+    root = segment(None, SYSTEM)
+    both = segment(root, tuple(range(100, 140)))
+    question = segment(root, tuple(range(100, 110)))
+    known = forest(root, both, question)
+    pieces = known.match("", (*SYSTEM, *range(100, 110)))
+    assert [(p.segment.id, p.used) for p in pieces] == [(root.id, 40), (question.id, 10)]
+    assert known.match("", (*SYSTEM, *range(100, 112), 7)) == pieces
+
+
 def test_other_namespaces_and_other_models_are_not_matched() -> None:
     theirs = segment(None, SYSTEM, namespace="theirs")
     old = segment(None, SYSTEM, fingerprint="another model")

@@ -320,6 +320,14 @@ def test_one_long_history(checkpoint_of: Checkpoint, kind: str, codec: str) -> N
     live(checkpoint_of(kind), codec, FIXED)
 
 
+@pytest.mark.parametrize(("kind", "codec"), KINDS)
+def test_a_question_is_found_again_within_a_longer_segment(
+    checkpoint_of: Checkpoint, kind: str, codec: str
+) -> None:
+    """What is said after an eviction is encoded in one piece, with the question before it."""
+    live(checkpoint_of(kind), codec, [("evict", 1), ("say", 0), ("again", 0), ("again", 0)])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("kind", "codec"), KINDS)

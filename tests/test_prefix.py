@@ -91,6 +91,23 @@ class Model:
             assert piece.tokens[:used].tolist() == tokens[at : at + used]
             at, parent = at + used, segment_id
         assert found == self.tree.match(namespace, tokens)
+        self.check_cut(own, tokens, found, shortest_cut=3)
+
+    def check_cut(
+        self, own: list[Segment], tokens: list[int], longest: Match, shortest_cut: int
+    ) -> None:
+        """Nothing that is whole is passed by for a short cut, nor any more than that given up."""
+        found = self.tree.match(own[0].namespace if own else "", tokens, shortest_cut)
+        ends = {s.id: s.end for s in own if self.history(s.id) == tokens[: s.end]}
+        assert max(ends.values(), default=0) <= found.length <= longest.length
+        assert longest.length - found.length < shortest_cut
+        assert sum(used for _, used in found.pieces) == found.length
+        if found.length in ends.values():
+            assert ends.get(found.pieces[-1][0]) == found.length
+        elif found.pieces and found.pieces[-1][1] < shortest_cut:  # somebody stood there before
+            segment_id, used = found.pieces[-1]
+            start = self.segments[segment_id].start + used
+            assert any((s.parent, s.start) == (segment_id, start) for s in own)
 
 
 @settings(max_examples=150)
@@ -132,6 +149,22 @@ def test_the_first_of_two_twins_is_taken_until_it_goes() -> None:
     tree.remove(two)
     assert tree.match("n", [1, 2, 3]).length == 0
     assert len(tree) == 0
+
+
+def test_a_whole_segment_is_taken_before_the_cut_of_one_that_came_first() -> None:
+    tree = PrefixTree()
+    root = segment(None, 0, [1, 2])
+    long = segment(root, 2, [3, 4, 5, 6, 7, 8])
+    short = segment(root, 2, [3, 4, 5])
+    for each in (root, long, short):
+        tree.insert(each)
+    assert tree.match("n", [1, 2, 3, 4, 5]).pieces == ((root.id, 2), (short.id, 3))
+    assert tree.match("n", [1, 2, 3, 4, 5, 6]).pieces == ((root.id, 2), (long.id, 4))
+    # Four tokens of the long one are too few to stand on, and all of the short one are not.
+    assert tree.match("n", [1, 2, 3, 4, 5, 6], 5).pieces == ((root.id, 2), (short.id, 3))
+    assert tree.match("n", [1, 2, 3, 4], 5).pieces == ((root.id, 2),)
+    tree.remove(short)
+    assert tree.match("n", [1, 2, 3, 4, 5], 4).pieces == ((root.id, 2),)
 
 
 def test_an_orphan_is_refused() -> None:
