@@ -129,7 +129,8 @@ class PrefixTree:
         """The longest prefix of ``tokens`` that segments of the namespace hold.
 
         Where several hold it, one that ends there is taken, or else the one that came first. A cut
-        of fewer than ``shortest_cut`` tokens is left out, for the last that is whole before it.
+        of fewer than ``shortest_cut`` tokens gives way to the last that is whole before it, but to
+        nothing before what it goes on from.
         """
         wanted = pack_tokens(tokens)
         node = self._roots.get(namespace)

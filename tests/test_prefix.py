@@ -163,7 +163,16 @@ def test_a_whole_segment_is_taken_before_the_cut_of_one_that_came_first() -> Non
     # Four tokens of the long one are too few to stand on, and all of the short one are not.
     assert tree.match("n", [1, 2, 3, 4, 5, 6], 5).pieces == ((root.id, 2), (short.id, 3))
     assert tree.match("n", [1, 2, 3, 4], 5).pieces == ((root.id, 2),)
-    tree.remove(short)
+    # Nor is what it goes on from passed by, nor, where that is cut, what is whole up to there.
+    branch = segment(long, 6, [9, 9])
+    tree.insert(branch)
+    asked = [1, 2, 3, 4, 5, 6, 9]
+    assert tree.match("n", asked, 2).pieces == ((root.id, 2), (long.id, 4))
+    whole = segment(root, 2, [3, 4, 5, 6])
+    tree.insert(whole)
+    assert tree.match("n", asked, 2).pieces == ((root.id, 2), (whole.id, 4))
+    for each in (whole, short):
+        tree.remove(each)
     assert tree.match("n", [1, 2, 3, 4, 5], 4).pieces == ((root.id, 2),)
 
 
