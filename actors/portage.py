@@ -10,8 +10,8 @@ from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.company import Company
 from greenroom.actors.fetching import fetch
 from greenroom.actors.keeper_messages import Keep, Outline, Settle
-from greenroom.actors.roster import taken
-from greenroom.actors.store_messages import Commit, Enrol, Evict, FindAgent, Known, Recall, Retire
+from greenroom.actors.roster import new_salt, scope_of, taken
+from greenroom.actors.store_messages import Adopt, Evict, FindAgent, Known, Recall
 from greenroom.actors.whole import whole
 from greenroom.runtime.agent_records import AgentInfo, SpawnRequest
 from greenroom.runtime.codec import BadPayload, Payload, check
@@ -116,23 +116,18 @@ async def _settle(company: Company, key: AgentKey, parcel: Parcel) -> AgentInfo:
         overflow=manifest.overflow,
         share=manifest.share,
     )
-    await company.store.ask(Enrol(wanted, new=True))
+    salt = new_salt(wanted)
     segments: list[Segment] = []
     try:
-        known = await _known(company, key)
-        bare = await _keep(company, known.scope, parcel, segments)
-        if segments:
-            head = segments[-1].id
-            await company.store.ask(Commit(key, tuple(segments), head, manifest.frame))
-            held = await company.keeper.ask(Outline(bare))
-            gone = tuple(each for each, link in zip(bare, held, strict=True) if link is None)
-            await company.store.ask(Evict(gone))
-    except BaseException:
-        await company.store.ask(Retire(key))
-        raise
+        bare = await _keep(company, scope_of(key.namespace, salt), parcel, segments)
+        # Only now is it there for others, and with all of its memory.
+        info = await company.store.ask(Adopt(wanted, salt, tuple(segments), manifest.frame))
     finally:
         company.keeper.tell(Settle(tuple(each.id for each in segments)))
-    return (await _known(company, key)).info
+    held = await company.keeper.ask(Outline(bare))
+    gone = tuple(each for each, link in zip(bare, held, strict=True) if link is None)
+    await company.store.ask(Evict(gone))
+    return info
 
 
 async def _keep(
@@ -151,9 +146,3 @@ async def _keep(
         else:
             bare.append(segments[-1].id)
     return tuple(bare)
-
-
-async def _known(company: Company, key: AgentKey) -> Known:
-    known = await company.store.ask(FindAgent(key))
-    assert known is not None
-    return known

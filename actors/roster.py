@@ -135,19 +135,11 @@ class Roster:
         dates = {terms(row).frame.date for row in self.of(namespace)} - {""}
         return tuple(sorted(dates, key=datetime.fromisoformat, reverse=True))
 
-    def enrolled(self, wanted: SpawnRequest, *, new: bool = False) -> AgentRow:
-        """The row of the agent that is wanted.
-
-        Raises Conflict where it exists as another, or at all if it is to be ``new``.
-        """
-        key = AgentKey(wanted.namespace, wanted.name)
-        row = self._rows.get(key)
+    def enrolled(self, wanted: SpawnRequest) -> AgentRow:
+        """The row of the agent that is wanted. Raises Conflict where it exists as another."""
+        row = self._rows.get(AgentKey(wanted.namespace, wanted.name))
         if row is None:
-            salt = secrets.token_hex(8) if wanted.share == "none" else None
-            extras = _plain(Terms(wanted.ttl_s, wanted.overflow, salt))
-            return msgspec.structs.replace(self.fresh(key), system=wanted.system, extras=extras)
-        if new:
-            raise taken(wanted.name)
+            return self._begun(wanted, new_salt(wanted))
         self._check(row, wanted)
         has = terms(row)
         kept = msgspec.structs.replace(
@@ -156,6 +148,14 @@ class Roster:
             overflow=has.overflow if wanted.overflow is None else wanted.overflow,
         )
         return row if kept == has else msgspec.structs.replace(row, extras=_plain(kept))
+
+    def adopted(
+        self, wanted: SpawnRequest, salt: str | None, head: str | None, frame: Frame
+    ) -> AgentRow:
+        """The row of a new agent that comes with its memory. Raises Conflict."""
+        if AgentKey(wanted.namespace, wanted.name) in self._rows:
+            raise taken(wanted.name)
+        return msgspec.structs.replace(self._begun(wanted, salt, frame), head=head)
 
     def branched(self, key: AgentKey, name: str, head: str | None) -> AgentRow:
         """The row of a new agent that stands at ``head``, otherwise as ``key``. Raises Conflict."""
@@ -169,8 +169,12 @@ class Roster:
 
     def scope(self, row: AgentRow) -> str:
         """Within what an agent's segments are addressed and matched."""
-        salt = terms(row).salt
-        return row.namespace if salt is None else f"{row.namespace}/{salt}"
+        return scope_of(row.namespace, terms(row).salt)
+
+    def _begun(self, wanted: SpawnRequest, salt: str | None, frame: Frame = PLAIN) -> AgentRow:
+        extras = _plain(Terms(wanted.ttl_s, wanted.overflow, salt, frame))
+        row = self.fresh(AgentKey(wanted.namespace, wanted.name))
+        return msgspec.structs.replace(row, system=wanted.system, extras=extras)
 
     def _check(self, row: AgentRow, wanted: SpawnRequest) -> None:
         share = "namespace" if terms(row).salt is None else "none"
@@ -201,6 +205,16 @@ class Roster:
 def terms(row: AgentRow) -> Terms:
     """What a row holds besides; what a later greenroom has put there is left alone."""
     return msgspec.convert(row.extras, Terms)
+
+
+def new_salt(wanted: SpawnRequest) -> str | None:
+    """What keeps a new agent's segments apart, if it is to share nothing."""
+    return secrets.token_hex(8) if wanted.share == "none" else None
+
+
+def scope_of(namespace: str, salt: str | None) -> str:
+    """Within what the segments of an agent with this salt are addressed and matched."""
+    return namespace if salt is None else f"{namespace}/{salt}"
 
 
 def taken(name: str) -> Conflict:

@@ -11,6 +11,7 @@ from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.group_commit import Change, GroupCommit
 from greenroom.actors.roster import Roster, no_response, terms
 from greenroom.actors.store_messages import (
+    Adopt,
     Alteration,
     Branch,
     Commit,
@@ -48,7 +49,7 @@ from greenroom.runtime.forest import Forest
 from greenroom.runtime.index import Index
 from greenroom.runtime.mending import Recover
 from greenroom.runtime.rows import AgentRow, PinRow
-from greenroom.runtime.segments import Piece, chain_length
+from greenroom.runtime.segments import Piece, Segment, chain_length
 from greenroom.runtime.start import remember
 
 T = TypeVar("T")
@@ -102,7 +103,7 @@ class Store(Actor[StoreMessage]):
     async def handle(self, message: StoreMessage) -> object:
         """Answer, and write down what changes."""
         match message:
-            case Enrol() | Branch() | Commit():
+            case Enrol() | Adopt() | Branch() | Commit():
                 return await self._change(message)
             case Pin() | Retire() | Remove() | Survey() | Evict() | Unstored():
                 await self._changes.settled()
@@ -147,15 +148,21 @@ class Store(Actor[StoreMessage]):
     async def _change(self, message: Alteration) -> object:
         """Begin to write what changes; the answer comes once it is durable."""
         match message:
-            case Enrol(wanted, new):
+            case Enrol(wanted):
                 await self._changes.clear(AgentKey(wanted.namespace, wanted.name))
-                return self._move(self._roster.enrolled(wanted, new=new))
+                return self._move(self._roster.enrolled(wanted))
+            case Adopt(wanted, salt, segments, frame):
+                await self._changes.clear(AgentKey(wanted.namespace, wanted.name))
+                head = segments[-1].id if segments else None
+                row = self._roster.adopted(wanted, salt, head, frame)
+                return self._grow(row, segments, self._info)
             case Branch(key, name, head):
                 await self._changes.clear(key, AgentKey(key.namespace, name))
                 return self._move(self._roster.branched(key, name, head))
-            case Commit(key):
+            case Commit(key, segments, head, frame):
                 await self._changes.clear(key)
-                return self._grow(message)
+                row = self._roster.moved(key, head, frame)
+                return self._grow(row, segments, lambda row: None)
             case _:
                 assert_never(message)
 
@@ -192,20 +199,23 @@ class Store(Actor[StoreMessage]):
 
         return self._changes.add(Change(key, partial(self._index.commit, (), row, left), settle))
 
-    def _grow(self, turn: Commit) -> "asyncio.Future[object]":
-        row = self._roster.moved(turn.key, turn.head, turn.frame)
-        known = self._roster.get(turn.key)
-        used = {known.head if known else None, turn.segments[0].parent if turn.segments else None}
+    def _grow(
+        self, row: AgentRow, segments: tuple[Segment, ...], answer: Callable[[AgentRow], object]
+    ) -> "asyncio.Future[object]":
+        key = AgentKey(row.namespace, row.name)
+        known = self._roster.get(key)
+        used = {known.head if known else None, segments[0].parent if segments else None}
 
-        def settle() -> None:
-            self._evicted.difference_update(segment.id for segment in turn.segments)
-            for segment in turn.segments:
+        def settle() -> object:
+            self._evicted.difference_update(segment.id for segment in segments)
+            for segment in segments:
                 self._forest.add(segment)
             self._roster.know(row)
-            self._held.pop(turn.key, None)
+            self._held.pop(key, None)
+            return answer(row)
 
-        write = partial(self._index.commit, turn.segments, row, used)
-        return self._changes.add(Change(turn.key, write, settle))
+        write = partial(self._index.commit, segments, row, used)
+        return self._changes.add(Change(key, write, settle))
 
     def _match(
         self, namespace: str, tokens: tuple[int, ...], holder: AgentKey | None

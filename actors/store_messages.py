@@ -75,11 +75,22 @@ class ListAgents(Request[tuple[AgentInfo, ...]], frozen=True):
 
 
 class Enrol(Request[AgentInfo], frozen=True):
-    """Find an agent or make it (see ``SpawnRequest``); Conflict where it exists as another, or at
-    all if it is to be ``new``."""
+    """Find an agent or make it (see ``SpawnRequest``); Conflict where it exists as another."""
 
     wanted: SpawnRequest
-    new: bool = False
+
+
+class Adopt(Request[AgentInfo], frozen=True):
+    """Make an agent that comes with its memory: index these (durable) segments, at the last of
+    which it stands, in one transaction. Raises Conflict where one of its name exists.
+
+    ``salt`` is what the scope of its segments has, see ``scope_of``; ``frame`` as in ``Commit``.
+    """
+
+    wanted: SpawnRequest
+    salt: str | None
+    segments: tuple[Segment, ...]
+    frame: Frame
 
 
 class Branch(Request[AgentInfo], frozen=True):
@@ -208,7 +219,7 @@ Question = (
     | Measure
 )
 """Answered from memory, whatever is being written."""
-Alteration = Enrol | Branch | Commit
+Alteration = Enrol | Adopt | Branch | Commit
 """Written together with others."""
 Upkeep = Pin | Retire | Remove | Survey | Evict | Unstored
 """Done, or said, while nothing else is being written."""

@@ -1,5 +1,7 @@
 """Agents as files: out of one home, into another, and what is refused."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,14 @@ import pytest
 from greenroom.actors.cli import main
 from greenroom.actors.keeper_messages import Doom, Drop
 from greenroom.actors.playhouse import Playhouse
-from greenroom.actors.store_messages import Evict, Unstored
-from greenroom.runtime.errors import Conflict, InvalidRequest
+from greenroom.actors.store_messages import Evict, Recall, Unstored
+from greenroom.runtime.agent_records import AgentInfo
+from greenroom.runtime.errors import Conflict, InvalidRequest, NotFound
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.parcel import BadParcel, OtherModel, ParcelTooNew
 from tests.test_forgetting import grep
 from tests.test_hearing import hear, say, settings, within
-from tests.test_verbs import SECRET, SYSTEM, checkpoint, once, spawn
+from tests.test_verbs import SECRET, SYSTEM, checkpoint, on_disk, once, spawn
 from tests.test_verbs import llama as llama
 from tests.test_verbs import model as model
 
@@ -127,6 +130,65 @@ def test_what_was_evicted_is_carried_as_words(llama: Path, tmp_path: Path) -> No
     within(homes[1], arrive)
     assert main(["store", "verify", "--home", str(homes[1].home)]) == 0
     within(homes[1], speak)
+
+
+def test_who_arrives_is_there_with_all_of_its_memory_or_not_at_all(
+    llama: Path, tmp_path: Path
+) -> None:
+    """Nobody speaks to half an agent, and whoever is forgotten at once stays so."""
+    here = settings(tmp_path / "here", llama)
+
+    async def leave(house: Playhouse) -> bytes:
+        await spawn(house, system=SYSTEM, share="none")
+        await say(house, SECRET)
+        return await packed(house, "bob")
+
+    data = once(here, leave)
+
+    async def found(house: Playhouse) -> AgentInfo:
+        while True:
+            with contextlib.suppress(NotFound):
+                return await house.find("", "bob")
+
+    async def arrive(house: Playhouse) -> None:
+        for _ in range(3):
+            arriving = asyncio.create_task(house.import_agent("", None, pieces(data)))
+            seen = await found(house)
+            await house.forget("", "bob")
+            assert await arriving == seen
+            assert (seen.head is not None, seen.num_tokens > 20) == (True, True)
+            assert await house.agents("") == []
+
+    there = settings(tmp_path / "there", llama)
+    once(there, arrive)
+    assert grep(there.store_path, SECRET.encode()) == []
+
+
+def test_whoever_takes_the_name_first_keeps_it(llama: Path, tmp_path: Path) -> None:
+    """Of an agent that arrives and one that begins to speak meanwhile, nothing is lost."""
+
+    async def leave(house: Playhouse) -> bytes:
+        await say(house, SECRET)
+        return await packed(house, "bob")
+
+    data = once(settings(tmp_path / "here", llama), leave)
+    there = settings(tmp_path / "there", llama)
+
+    async def arrive(house: Playhouse) -> None:
+        store: Any = house.system.get("store")
+        files = await asyncio.to_thread(on_disk, there.store_path)
+        arriving = asyncio.create_task(house.import_agent("", None, pieces(data)))
+        while await asyncio.to_thread(on_disk, there.store_path) == files:
+            pass  # its first segment is being written: it is past the look whether it is there
+        spoken, refused = await asyncio.gather(
+            say(house, "Who are you?"), arriving, return_exceptions=True
+        )
+        head = (await house.find("", "bob")).head
+        told = "".join(piece.segment.text for piece in await store.ask(Recall(head)))
+        assert "Who are you?" in told
+        assert (SECRET in told) == (not isinstance(refused, Conflict)), (spoken, refused)
+
+    once(there, arrive)
 
 
 def damaged(data: bytes) -> Sequence[tuple[str, bytes]]:
