@@ -101,7 +101,9 @@ def test_turns_of_a_real_house_are_measured(tmp_path: Path, default_model_path: 
             aiohttp.ClientSession(url) as client,
         ):
             for _ in range(2):
-                status, _ = await tell(client, question(max_tokens=4), X_Agent_Name="alice")
+                status, _ = await tell(
+                    client, question(max_tokens=4, temperature=0), X_Agent_Name="alice"
+                )
                 assert status == 200
             seen = await scrape(client)
             assert seen["greenroom_turns_total", (("ending", "done"),)] == 2
