@@ -28,6 +28,9 @@ from greenroom.runtime.parcel import (
 )
 from greenroom.runtime.segments import Segment, readdressed
 
+IN_MEMORY_BYTES = 1 << 20
+"""Of a file that is taken in; what is larger waits on disk until it is whole."""
+
 
 async def exported(company: Company, model: str, known: Known) -> AsyncIterator[bytes]:
     """The agent's parcel, piece by piece; one segment's bytes are in memory at a time."""
@@ -75,13 +78,13 @@ async def imported(
     company: Company, namespace: str, name: str | None, chunks: AsyncIterable[bytes]
 ) -> AgentInfo:
     """Unpack a parcel. Raises BadParcel, ParcelTooNew, OtherModel, or Conflict for the name."""
-    file = await asyncio.to_thread(tempfile.TemporaryFile)
-    try:
-        async for chunk in chunks:
-            await asyncio.to_thread(file.write, chunk)
-        return await _unpack(company, namespace, name, file)
-    finally:
-        await asyncio.to_thread(file.close)
+    with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as file:
+        try:
+            async for chunk in chunks:
+                await whole(asyncio.to_thread(file.write, chunk))
+            return await _unpack(company, namespace, name, file)
+        finally:
+            await whole(asyncio.to_thread(file.close))  # which may write
 
 
 async def _unpack(company: Company, namespace: str, name: str | None, file: IO[bytes]) -> AgentInfo:

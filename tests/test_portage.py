@@ -164,6 +164,28 @@ def test_who_arrives_is_there_with_all_of_its_memory_or_not_at_all(
     assert grep(there.store_path, SECRET.encode()) == []
 
 
+def test_whoever_stops_sending_leaves_nothing_behind(llama: Path, tmp_path: Path) -> None:
+    """Wherever it is given up: the agent is not there, or all of it is; and no file stays open."""
+
+    async def leave(house: Playhouse) -> tuple[bytes, int]:
+        await say(house, SECRET)
+        return await packed(house, "bob"), (await house.find("", "bob")).num_tokens
+
+    data, num_tokens = once(settings(tmp_path / "here", llama), leave)
+
+    async def arrive(house: Playhouse) -> None:
+        for moment in range(24):
+            arriving = asyncio.create_task(house.import_agent("", f"bob-{moment}", pieces(data)))
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            arriving.cancel()
+            await asyncio.wait([arriving])
+        await house.import_agent("", "bob", pieces(data))
+        assert {info.num_tokens for info in await house.agents("")} == {num_tokens}
+
+    once(settings(tmp_path / "there", llama), arrive)
+
+
 def test_whoever_takes_the_name_first_keeps_it(llama: Path, tmp_path: Path) -> None:
     """Of an agent that arrives and one that begins to speak meanwhile, nothing is lost."""
 
