@@ -58,9 +58,14 @@ class Melee:
     async def client(self, number: int, steps: int) -> None:
         for step in range(steps):
             verb, name = self.chance.choice(VERBS), self.chance.choice(NAMES)
+            doing = asyncio.ensure_future(self.do(verb, name, f"{number}-{step}"))
+            if gives_up := self.chance.random() < 0.2:
+                await asyncio.wait([doing], timeout=self.chance.random() / 20)
+                gives_up = doing.cancel()
             # It is not there, it is there already, it is busy: each of them is said so.
-            with contextlib.suppress(InvalidRequest, MailboxFull):
-                await self.do(verb, name, f"{number}-{step}")
+            refusals = (InvalidRequest, MailboxFull, *[asyncio.CancelledError] * gives_up)
+            with contextlib.suppress(*refusals):
+                await doing
 
     async def do(self, verb: str, name: str, word: str) -> None:
         house = self.house
@@ -76,12 +81,10 @@ class Melee:
                     TurnRequest(messages=(user,), mode="say", agent=agent, follows=head)
                 )
             case "leave":
-                task = asyncio.ensure_future(
-                    self.turn(TurnRequest(messages=(user,), mode="say", agent=name, max_tokens=40))
-                )
-                await asyncio.sleep(self.chance.random() / 20)
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                long = TurnRequest(messages=(user,), mode="say", agent=name, max_tokens=40)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self.chance.random() / 20):
+                        await self.turn(long)
             case "hear":
                 await house.hear(HearRequest(agent=name, content=f"It is {word} o'clock."))
             case "fork":
