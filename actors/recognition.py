@@ -11,7 +11,7 @@ from greenroom.actors.company import Company
 from greenroom.actors.store_messages import Branch, Dates, Enrol, FindAgent, Heir, Recall, Whose
 from greenroom.actors.turn import past
 from greenroom.runtime.agent_records import SpawnRequest
-from greenroom.runtime.errors import Conflict
+from greenroom.runtime.errors import Conflict, NotFound
 from greenroom.runtime.frame import Frame
 from greenroom.runtime.records import ChatMessage, SessionHint, TurnRequest
 
@@ -102,7 +102,8 @@ class Recognition:
     async def _branch(self, parent: AgentKey, key: AgentKey) -> None:
         known = await self._company.store.ask(FindAgent(parent))
         if known is not None:
-            with contextlib.suppress(Conflict):  # made by another request of its own meanwhile
+            # Meanwhile made by another request of its own, or the parent was forgotten.
+            with contextlib.suppress(Conflict, NotFound):
                 await self._company.store.ask(Branch(parent, key.name, known.info.head))
 
     def _note(self, namespace: str, cache_key: str, key: AgentKey) -> None:
