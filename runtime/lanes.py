@@ -9,7 +9,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 LEAST = 4
 """Tokens of a part. MKL computes fewer rows in another order, so that their bits would depend on
-where a prompt is cut."""
+where a prompt is cut; on Intel's CPUs up to 15, unless it is told otherwise (docs/stage.md)."""
 
 
 class Lanes:

@@ -123,9 +123,7 @@ class PrefixTree:
             del self._roots[segment.namespace]
         return tuple(each.id for each in reversed(doomed))
 
-    def match(
-        self, namespace: str, tokens: Sequence[int] | Tokens, shortest_cut: int = 1
-    ) -> Match:
+    def match(self, namespace: str, tokens: Sequence[int] | Tokens, shortest_cut: int = 1) -> Match:
         """The longest prefix of ``tokens`` that segments of the namespace hold.
 
         Where several hold it, one that ends there is taken, or else the one that came first. A cut
