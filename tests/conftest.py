@@ -14,9 +14,9 @@ from greenroom.runtime.layers import load_settings
 from tests.server import Server, make_home, running
 from tests.wheel import build, environment
 
-# Many tests compare what was computed in pieces with what was computed whole, to the bit. On Intel's
-# own CPUs MKL gives up to 15 rows other bits than more; strictly reproducible, half as fast, it
-# gives all the same. It reads this when it first computes. On other makes it has no such mode.
+# Many tests compare what was computed in pieces with what was computed whole, to the bit. On
+# Intel's own CPUs MKL gives up to 15 rows other bits than more; in its strict mode, in which steps
+# of a row take twice as long, it gives all the same. It reads this when it first computes.
 if Path("/proc/cpuinfo").is_file() and "GenuineIntel" in Path("/proc/cpuinfo").read_text():
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
