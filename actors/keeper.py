@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import assert_never
@@ -60,7 +61,7 @@ class Keeper(Actor[KeeperMessage]):
         self._changed = changed
         self._wrote = wrote
         self._reads: dict[str, asyncio.Future[Payload]] = {}
-        self._unsettled: set[str] = set()  # kept by turns that have not committed yet
+        self._unsettled = Counter[str]()  # kept so often and not committed yet
         self._doomed: set[str] = set()  # and not kept by anybody since then
 
     async def handle(self, message: KeeperMessage) -> object:
@@ -85,7 +86,7 @@ class Keeper(Actor[KeeperMessage]):
             case Outline(ids):
                 return await self._outline(ids)
             case Settle(ids):
-                self._unsettled.difference_update(ids)
+                self._unsettled -= Counter(ids)
             case Doom(ids):
                 self._doomed.update(each for each in ids if each not in self._unsettled)
             case DropStates(ids):
@@ -204,7 +205,7 @@ class Keeper(Actor[KeeperMessage]):
     async def _keep(self, segments: tuple[tuple[Segment, Payload], ...]) -> bool:
         loop = asyncio.get_running_loop()
         ids = {segment.id for segment, _ in segments}
-        self._unsettled |= ids
+        self._unsettled.update(ids)
         self._doomed -= ids
         writes = [
             loop.run_in_executor(self._pool, self._vault.write, segment, payload)

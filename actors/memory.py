@@ -206,11 +206,14 @@ class Memory:
         texts = text.slices(draft.prompt, cuts)
         segments = make_segments(draft, done.segments, answer, texts, time.time())
         payloads = [e.payload for e in done.segments]
-        is_new = await self._company.keeper.ask(Keep(tuple(zip(segments, payloads, strict=True))))
         head = segments[-1].id if segments else self.head
-        await self._company.store.ask(Commit(self._key, segments, head, draft.frame))
+        kept = Keep(tuple(zip(segments, payloads, strict=True)))
+        try:
+            is_new = await self._company.keeper.ask(kept)
+            await self._company.store.ask(Commit(self._key, segments, head, draft.frame))
+        finally:
+            self._company.keeper.tell(Settle(tuple(s.id for s in segments)))
         self.frame = draft.frame
-        self._company.keeper.tell(Settle(tuple(s.id for s in segments)))
         self.head = head
         self._handle = uid if segments and is_new else None
         if self._handle is not None:

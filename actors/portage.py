@@ -9,9 +9,9 @@ from typing import IO
 from greenroom.actors.agent_messages import AgentKey
 from greenroom.actors.company import Company
 from greenroom.actors.fetching import fetch
-from greenroom.actors.keeper_messages import Keep, Outline, Settle
+from greenroom.actors.keeper_messages import Doom, Drop, Keep, Outline, Settle
 from greenroom.actors.roster import new_salt, scope_of, taken
-from greenroom.actors.store_messages import Adopt, Evict, FindAgent, Known, Recall
+from greenroom.actors.store_messages import Adopt, Evict, FindAgent, Known, Recall, Unstored
 from greenroom.actors.whole import whole
 from greenroom.runtime.agent_records import AgentInfo, SpawnRequest
 from greenroom.runtime.codec import BadPayload, Payload, check
@@ -121,31 +121,39 @@ async def _settle(company: Company, key: AgentKey, parcel: Parcel) -> AgentInfo:
     )
     salt = new_salt(wanted)
     segments: list[Segment] = []
+    kept: list[str] = []
     try:
-        bare = await _keep(company, scope_of(key.namespace, salt), parcel, segments)
+        await _keep(company, scope_of(key.namespace, salt), parcel, segments, kept)
         # Only now is it there for others, and with all of its memory.
         info = await company.store.ask(Adopt(wanted, salt, tuple(segments), manifest.frame))
-    finally:
-        company.keeper.tell(Settle(tuple(each.id for each in segments)))
-    held = await company.keeper.ask(Outline(bare))
-    gone = tuple(each for each, link in zip(bare, held, strict=True) if link is None)
-    await company.store.ask(Evict(gone))
+    except Exception:
+        company.keeper.tell(Settle(tuple(kept)))
+        await _withdraw(company, tuple(kept))
+        raise
+    company.keeper.tell(Settle(tuple(kept)))
+    if bare := tuple(each.id for each in segments if each.id not in kept):
+        held = await company.keeper.ask(Outline(bare))
+        gone = tuple(each for each, link in zip(bare, held, strict=True) if link is None)
+        await company.store.ask(Evict(gone))
     return info
 
 
 async def _keep(
-    company: Company, scope: str, parcel: Parcel, segments: list[Segment]
-) -> tuple[str, ...]:
-    """Write the segments below their new addresses, one at a time; the ids of those that had been
-    evicted where they come from, so that only what they say is known."""
-    bare: list[str] = []
+    company: Company, scope: str, parcel: Parcel, segments: list[Segment], kept: list[str]
+) -> None:
+    """Write the segments below their new addresses, one at a time. Of those that had been evicted
+    where they come from only what they say is known: they are not among the ``kept``."""
     found = parcel.segments()
     while (entry := await asyncio.to_thread(next, found, None)) is not None:
         segment, payload = entry
         parent = segments[-1].id if segments else None
         segments.append(readdressed(segment, scope, parent))
         if payload is not None:
+            kept.append(segments[-1].id)
             await company.keeper.ask(Keep(((segments[-1], payload),)))
-        else:
-            bare.append(segments[-1].id)
-    return tuple(bare)
+
+
+async def _withdraw(company: Company, ids: tuple[str, ...]) -> None:
+    """Delete what was written for nobody; what the index has is somebody's."""
+    await company.keeper.ask(Doom(ids))
+    await company.keeper.ask(Drop(await company.store.ask(Unstored(ids))))
