@@ -11,6 +11,7 @@ import msgspec
 from greenroom.actors.agent_messages import (
     AgentKey,
     AgentMessage,
+    Arrive,
     Attend,
     Fork,
     Hear,
@@ -28,7 +29,7 @@ from greenroom.actors.hearing import Hearing
 from greenroom.actors.memory import Memory
 from greenroom.actors.outbox import Outbox
 from greenroom.actors.rehearsal import Rehearsal
-from greenroom.actors.store_messages import Branch, Retire
+from greenroom.actors.store_messages import Adopt, Branch, Retire
 from greenroom.actors.turn import (
     Answer,
     Draft,
@@ -94,6 +95,10 @@ class AgentActor(Actor[AgentMessage]):
                 head = find_segment(await self._memory.chain(), to, "to")
                 await whole(self._memory.move(head))
                 return await self._memory.info()
+            case Arrive(wanted, salt, segments, frame):
+                await self._hearing.finish()
+                self._rehearsal.end()
+                return await whole(self._memory.adopt(Adopt(wanted, salt, segments, frame)))
             case Vanish(overdue):
                 return await whole(self._vanish(overdue=overdue))
             case _:

@@ -2,10 +2,12 @@
 
 import msgspec
 
-from greenroom.runtime.agent_records import AgentInfo, Forgotten, Heard
+from greenroom.runtime.agent_records import AgentInfo, Forgotten, Heard, SpawnRequest
 from greenroom.runtime.channel import Channel
+from greenroom.runtime.frame import Frame
 from greenroom.runtime.message import Message, Request
 from greenroom.runtime.records import ChatMessage, TurnEvent, TurnRequest
+from greenroom.runtime.segments import Segment
 
 
 class AgentKey(msgspec.Struct, frozen=True):
@@ -56,10 +58,22 @@ class Rollback(Request[AgentInfo], frozen=True):
     to: str
 
 
+class Arrive(Request[AgentInfo], frozen=True):
+    """Come into being with a memory from elsewhere; see ``Adopt``, to which these belong.
+
+    Raises Conflict where there is such an agent, if only since what it has heard is in the index.
+    """
+
+    wanted: SpawnRequest
+    salt: str | None
+    segments: tuple[Segment, ...]
+    frame: Frame
+
+
 class Vanish(Request[Forgotten], frozen=True):
     """Be forgotten; if only when ``overdue``, not after a turn in the meantime."""
 
     overdue: bool = False
 
 
-AgentMessage = Turn | Hear | Overhear | Attend | Fork | Rollback | Vanish
+AgentMessage = Turn | Hear | Overhear | Attend | Fork | Rollback | Arrive | Vanish

@@ -13,6 +13,7 @@ from greenroom.actors.gpu_messages import Named
 from greenroom.actors.keeper_messages import Keep, Outline, Settle, Warm
 from greenroom.actors.roster import no_response, unknown
 from greenroom.actors.store_messages import (
+    Adopt,
     Commit,
     FindAgent,
     Forget,
@@ -230,6 +231,12 @@ class Memory:
         """Stand at another segment."""
         await self._company.store.ask(Commit(self._key, (), head, frame))
         self.head = head
+
+    async def adopt(self, arrived: Adopt) -> AgentInfo:
+        """Stand where a memory from elsewhere ends. Raises Conflict where there is one already."""
+        info = await self._company.store.ask(arrived)
+        await self.load()
+        return info
 
     async def foresee(self, draft: Draft) -> int:
         """How many of the prompt's tokens the stage would find cached; reads no bytes."""

@@ -4,14 +4,14 @@ import asyncio
 import hashlib
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator
-from typing import IO
 
-from greenroom.actors.agent_messages import AgentKey
+from greenroom.actors.agent_messages import AgentKey, Arrive
 from greenroom.actors.company import Company
+from greenroom.actors.director_messages import DirectorMessage, Wake
 from greenroom.actors.fetching import fetch
 from greenroom.actors.keeper_messages import Doom, Drop, Keep, Outline, Settle
 from greenroom.actors.roster import new_salt, scope_of, taken
-from greenroom.actors.store_messages import Adopt, Evict, FindAgent, Known, Recall, Unstored
+from greenroom.actors.store_messages import Evict, FindAgent, Known, Recall, Unstored
 from greenroom.actors.whole import whole
 from greenroom.runtime.agent_records import AgentInfo, SpawnRequest
 from greenroom.runtime.codec import BadPayload, Payload, check
@@ -26,6 +26,7 @@ from greenroom.runtime.parcel import (
     packed_seal,
     packed_segment,
 )
+from greenroom.runtime.ref import Ref
 from greenroom.runtime.segments import Segment, readdressed
 
 IN_MEMORY_BYTES = 1 << 20
@@ -75,20 +76,26 @@ def _packed(
 
 
 async def imported(
-    company: Company, namespace: str, name: str | None, chunks: AsyncIterable[bytes]
+    company: Company,
+    director: Ref[DirectorMessage],
+    namespace: str,
+    name: str | None,
+    chunks: AsyncIterable[bytes],
 ) -> AgentInfo:
     """Unpack a parcel. Raises BadParcel, ParcelTooNew, OtherModel, or Conflict for the name."""
     with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as file:
         try:
             async for chunk in chunks:
                 await whole(asyncio.to_thread(file.write, chunk))
-            return await _unpack(company, namespace, name, file)
+            parcel = await asyncio.to_thread(Parcel, file)
+            key = await _look(company, namespace, name, parcel)
+            return await whole(_settle(company, director, key, parcel))
         finally:
             await whole(asyncio.to_thread(file.close))  # which may write
 
 
-async def _unpack(company: Company, namespace: str, name: str | None, file: IO[bytes]) -> AgentInfo:
-    parcel = await asyncio.to_thread(Parcel, file)
+async def _look(company: Company, namespace: str, name: str | None, parcel: Parcel) -> AgentKey:
+    """Which agent it is to be. Raises what is wrong with that, before anything is written."""
     manifest = parcel.manifest
     if manifest.fingerprint != company.facts.fingerprint:
         raise OtherModel(manifest.model)
@@ -96,7 +103,7 @@ async def _unpack(company: Company, namespace: str, name: str | None, file: IO[b
     if await company.store.ask(FindAgent(key)) is not None:
         raise taken(key.name)
     await asyncio.to_thread(_look_through, parcel, company)
-    return await whole(_settle(company, key, parcel))
+    return key
 
 
 def _look_through(parcel: Parcel, company: Company) -> None:
@@ -109,7 +116,9 @@ def _look_through(parcel: Parcel, company: Company) -> None:
             raise BadParcel(error) from error
 
 
-async def _settle(company: Company, key: AgentKey, parcel: Parcel) -> AgentInfo:
+async def _settle(
+    company: Company, director: Ref[DirectorMessage], key: AgentKey, parcel: Parcel
+) -> AgentInfo:
     manifest = parcel.manifest
     wanted = SpawnRequest(
         namespace=key.namespace,
@@ -125,7 +134,8 @@ async def _settle(company: Company, key: AgentKey, parcel: Parcel) -> AgentInfo:
     try:
         await _keep(company, scope_of(key.namespace, salt), parcel, segments, kept)
         # Only now is it there for others, and with all of its memory.
-        info = await company.store.ask(Adopt(wanted, salt, tuple(segments), manifest.frame))
+        agent = await director.ask(Wake(key, enrol=False))
+        info = await agent.ask(Arrive(wanted, salt, tuple(segments), manifest.frame))
     except Exception:
         company.keeper.tell(Settle(tuple(kept)))
         await _withdraw(company, tuple(kept))

@@ -110,7 +110,7 @@ class Verbs:
         self, namespace: str, name: str | None, chunks: AsyncIterable[bytes]
     ) -> AgentInfo:
         """Take in an agent that was exported; see ``House``."""
-        return await imported(self._company, namespace, name, chunks)
+        return await imported(self._company, self._director, namespace, name, chunks)
 
     def _steady(self, request: TurnRequest) -> TurnRequest:
         """The request without what changes every time and means nothing."""

@@ -12,9 +12,11 @@ from greenroom.actors.cli import main
 from greenroom.actors.keeper_messages import Doom, Drop
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.store_messages import Evict, Recall, Unstored
+from greenroom.runtime.agent_records import HearRequest
 from greenroom.runtime.errors import Conflict, InvalidRequest, NotFound
 from greenroom.runtime.layers import load_settings
 from greenroom.runtime.parcel import BadParcel, OtherModel, ParcelTooNew
+from greenroom.runtime.records import ChatMessage
 from tests.test_forgetting import grep
 from tests.test_hearing import hear, say, settings, within
 from tests.test_verbs import SECRET, SYSTEM, checkpoint, on_disk, once, spawn
@@ -212,6 +214,39 @@ def test_whoever_takes_the_name_first_keeps_it(llama: Path, tmp_path: Path) -> N
 
     has_arrived = once(there, arrive)
     assert bool(grep(there.store_path, SECRET.encode())) == has_arrived, "what is refused is gone"
+
+
+@pytest.mark.parametrize("what", ["overheard", "heard"])
+def test_who_is_awake_without_being_enrolled_loses_nothing(
+    llama: Path, tmp_path: Path, what: str
+) -> None:
+    """Somebody listens who has never spoken, and an agent of that name arrives."""
+
+    async def leave(house: Playhouse) -> bytes:
+        await say(house, SECRET)
+        return await packed(house, "bob")
+
+    data = once(settings(tmp_path / "here", llama), leave)
+    line = ChatMessage("user", "It rains in Rome. " * 20)
+
+    async def arrive(house: Playhouse) -> None:
+        store: Any = house.system.get("store")
+        told = [SECRET, "Who are you?"]
+        if what == "overheard":
+            await house.overhear("", "bob", line)
+            await house.overhear("", "bob", None)
+            await house.import_agent("", None, pieces(data))
+        else:
+            await house.hear(HearRequest(agent="bob", content=line.content))
+            with pytest.raises(Conflict):
+                await house.import_agent("", None, pieces(data))
+            told[0] = line.content
+        await say(house, "Who are you?")
+        chain = await store.ask(Recall((await house.find("", "bob")).head))
+        text = "".join(piece.segment.text for piece in chain)
+        assert [each.strip() in text for each in told] == [True, True]
+
+    once(settings(tmp_path / "there", llama), arrive)
 
 
 def damaged(data: bytes) -> Sequence[tuple[str, bytes]]:
