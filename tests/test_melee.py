@@ -59,13 +59,14 @@ class Melee:
         for step in range(steps):
             verb, name = self.chance.choice(VERBS), self.chance.choice(NAMES)
             doing = asyncio.ensure_future(self.do(verb, name, f"{number}-{step}"))
-            if gives_up := self.chance.random() < 0.2:
+            if self.chance.random() < 0.2:
                 await asyncio.wait([doing], timeout=self.chance.random() / 20)
-                gives_up = doing.cancel()
-            # It is not there, it is there already, it is busy: each of them is said so.
-            refusals = (InvalidRequest, MailboxFull, *[asyncio.CancelledError] * gives_up)
-            with contextlib.suppress(*refusals):
-                await doing
+                doing.cancel()
+            await asyncio.wait([doing])
+            if not doing.cancelled():
+                # It is not there, it is there already, it is busy: each of them is said so.
+                with contextlib.suppress(InvalidRequest, MailboxFull):
+                    doing.result()
 
     async def do(self, verb: str, name: str, word: str) -> None:
         house = self.house

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -165,8 +166,11 @@ def test_who_arrives_is_there_with_all_of_its_memory_or_not_at_all(
     assert grep(there.store_path, SECRET.encode()) == []
 
 
-def test_whoever_stops_sending_leaves_nothing_behind(llama: Path, tmp_path: Path) -> None:
+def test_whoever_stops_sending_leaves_nothing_behind(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Wherever it is given up: the agent is not there, or all of it is; and no file stays open."""
+    monkeypatch.setattr("greenroom.actors.portage.IN_MEMORY_BYTES", 4096)
 
     async def leave(house: Playhouse) -> tuple[bytes, int]:
         await say(house, SECRET)
@@ -175,13 +179,15 @@ def test_whoever_stops_sending_leaves_nothing_behind(llama: Path, tmp_path: Path
     data, num_tokens = once(settings(tmp_path / "here", llama), leave)
 
     async def arrive(house: Playhouse) -> None:
-        for moment in range(24):
-            arriving = asyncio.create_task(house.import_agent("", f"bob-{moment}", pieces(data)))
-            for _ in range(moment):
-                await asyncio.sleep(0)
+        begun = time.perf_counter()
+        await house.import_agent("", "bob", pieces(data, 2048))
+        whole_s = time.perf_counter() - begun
+        for part in range(24):
+            sending = house.import_agent("", f"bob-{part}", pieces(data, 2048))
+            arriving = asyncio.create_task(sending)
+            await asyncio.wait([arriving], timeout=whole_s * part / 20)
             arriving.cancel()
             await asyncio.wait([arriving])
-        await house.import_agent("", "bob", pieces(data))
         assert {info.num_tokens for info in await house.agents("")} == {num_tokens}
 
     once(settings(tmp_path / "there", llama), arrive)
