@@ -141,7 +141,8 @@ def test_what_turns_write_makes_a_round_begin(tmp_path: Path) -> None:
     backstage(tmp_path, scenario, Quota(1_000_000, 1e9))
 
 
-def test_files_that_nobody_owns_count_and_go(tmp_path: Path) -> None:
+@pytest.mark.parametrize("quota", [ROOMY, Quota(1 << 30, 0.0)], ids=["roomy", "impatient"])
+def test_files_that_nobody_owns_count_and_go(tmp_path: Path, quota: Quota) -> None:
     kept, broken = segment(None, range(40)), segment(None, range(50, 90))
     vault = Vault(tmp_path)
     unowned = segment(None, range(70))
@@ -172,8 +173,7 @@ def test_files_that_nobody_owns_count_and_go(tmp_path: Path) -> None:
         assert len(await house.store.ask(Recall(broken.id))) == 1
         assert await house.store.ask(Match("n", tuple(range(50, 90)))) == ()
 
-    for quota in (ROOMY, Quota(1 << 30, 0.0)):
-        backstage(tmp_path, scenario, quota)
+    backstage(tmp_path, scenario, quota)
 
 
 class Full(Medium):

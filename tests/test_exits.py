@@ -12,7 +12,9 @@ from tests.server import ROOT
 from tests.zoo import save_checkpoint
 
 ASYNC = """
-import asyncio, os, sys, greenroom
+import asyncio, os, signal, sys, greenroom
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 
 async def main():
     async with greenroom.open({model!r}, home={home!r}) as room:
@@ -111,7 +113,8 @@ def test_an_impatient_ctrl_c(model: str, tmp_path: Path) -> None:
         process.stdout.read()
         noise = process.stderr.read()
     assert process.returncode == -signal.SIGINT, noise
-    assert noise.strip().rpartition("\n")[2] == "KeyboardInterrupt"
+    # Not always the last: one that falls into ``create_task`` has asyncio complain after it.
+    assert "KeyboardInterrupt" in noise.splitlines()
     assert "terminate called" not in noise
 
 

@@ -170,3 +170,21 @@ def test_an_agents_time_runs_out_while_nobody_is_there_too(model: Path, tmp_path
     within(home, scene, later)
     files = [f for f in home.store_path.rglob("*") if f.is_file()]
     assert not [f for f in files if b"brief" in f.read_bytes()]
+
+
+def test_a_parent_that_is_forgotten_while_its_child_begins(model: Path, tmp_path: Path) -> None:
+    """At whatever moment: the child answers, from the parent's memory or from its own."""
+
+    async def scene(house: Playhouse) -> None:
+        parent, child = SessionHint(name="p"), SessionHint(name="c", parent="p")
+        opening = (SYSTEM, user("Plan."))
+        for moment in range(0, 80, 2):
+            history = answered(opening, await chat(house, *opening, session=parent, max_tokens=1))
+            begun = asyncio.ensure_future(chat(house, *history, user("You."), session=child))
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            await house.forget("", "p")
+            assert (await begun).agent == "c"
+            await house.forget("", "c")
+
+    within(settings(tmp_path, model), scene)
