@@ -51,12 +51,11 @@ class LoopThread:
         if self._abandoned:
             work.close()
             raise Unavailable("the process is ending")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result()
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
         except BaseException:
-            # Interrupted here, or failed there; then this changes nothing.
-            future.cancel()
+            # Interrupted here, at whatever moment, or failed there; then this changes nothing.
+            self._loop.call_soon_threadsafe(_give_up, work)
             raise
 
     def iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
@@ -122,6 +121,15 @@ class LoopThread:
             if not self._abandoned:
                 self._loop.run_until_complete(self._loop.shutdown_asyncgens())
                 self._loop.close()
+
+
+def _give_up(work: Coroutine[Any, Any, object]) -> None:
+    """Cancel its task, if it has become one."""
+    for task in asyncio.all_tasks():
+        if task.get_coro() is work:
+            task.cancel()
+            return
+    work.close()
 
 
 async def _next(source: AsyncIterator[T], running: set[asyncio.Task[Any]]) -> T:

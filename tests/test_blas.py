@@ -26,17 +26,17 @@ def _python(code: str, **environment: str) -> str:
 @linux
 def test_importing_greenroom_makes_matrix_products_fast() -> None:
     code = """
-import greenroom, time
+import greenroom, time  # CPU seconds: what else the machine does must not count
 import mlx.core as mx
 mx.set_default_device(mx.cpu)
 a = mx.random.normal((768, 768)); mx.eval(a @ a)
 times = []
 for _ in range(5):
-    start = time.perf_counter(); mx.eval(a @ a); times.append(time.perf_counter() - start)
+    start = time.process_time(); mx.eval(a @ a); times.append(time.process_time() - start)
 print(2 * 768**3 / min(times) / 1e9)
 """
     assert greenroom.BLAS.library is not None
-    assert float(_python(code)) > 8  # GFLOP/s; the built-in BLAS reaches about 2
+    assert float(_python(code)) > 8  # GFLOP a CPU second; the built-in BLAS reaches about 2
 
 
 @linux

@@ -108,7 +108,8 @@ def test_subagents_with_a_prompt_of_their_own_share_the_system_prompt(
     async def scene(front: Front) -> None:
         replies = await asyncio.gather(
             *(
-                front.ask([SYSTEM, said("user", f"You are number {n}.")], headers)
+                # Long answers: who comes first is on stage still when the others come.
+                front.ask([SYSTEM, said("user", f"You are number {n}.")], headers, max_tokens=100)
                 for n, headers in enumerate((main, one, two))
             )
         )

@@ -105,6 +105,6 @@ def test_the_clock_does_not_tell_a_guess_from_anything_else(model: Path, tmp_pat
                 times[kind].append(done.timings.ttft_ms)
 
     within(settings(tmp_path, model), scene)
-    # 3.3: by chance once in a thousand times.
-    assert abs(confidence(times["guess"], times["random"])) < 3.3
-    assert confidence(times["own"], times["random"]) > 6, "the clock would tell"
+    # 4.5: by chance once in a hundred thousand times. All sixty sooner than all sixty: 9.4.
+    assert abs(confidence(times["guess"], times["random"])) < 4.5
+    assert confidence(times["own"], times["random"]) > 5, "the clock would tell"

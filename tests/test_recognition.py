@@ -155,13 +155,14 @@ def test_an_agents_time_runs_out_while_nobody_is_there_too(model: Path, tmp_path
     home = settings(tmp_path, model)
 
     async def scene(house: Playhouse) -> None:
-        await house.spawn(SpawnRequest(name="brief", ttl_s=0.05))
-        await house.spawn(SpawnRequest(name="long", ttl_s=3600))
         for name in ("brief", "long", "for ever"):
             await chat(house, user(f"I am {name} and hide 17-42."), agent=name.replace(" ", "-"))
+        # Only now: if its time were over before it speaks, it would come anew, for ever.
+        await house.spawn(SpawnRequest(name="long", ttl_s=3600))
+        await house.spawn(SpawnRequest(name="brief", ttl_s=0.05))
 
     async def later(house: Playhouse) -> None:
-        for _ in range(1000):
+        for _ in range(5000):
             if len(await house.agents("")) == 2:
                 break
             await asyncio.sleep(0.01)

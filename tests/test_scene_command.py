@@ -84,6 +84,12 @@ def test_a_scene_file_runs_goes_on_and_begins_again(
     assert len(again) < len(whole)
 
 
+COMMAND = """
+import signal, sys
+from greenroom.actors.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+sys.exit(main())
+"""
 CHAT = """
 name = "chat"
 max_tokens = 24
@@ -110,7 +116,7 @@ def test_ctrl_c_stops_a_scene_which_goes_on_and_is_shown_and_forgotten(
     where = ["--home", str(make_home(tmp_path / "home")), "--model", str(model), "--json"]
     run = ["scene", "run", str(file), *where]
     with subprocess.Popen(
-        [sys.executable, "-m", "greenroom", *run],
+        [sys.executable, "-c", COMMAND, *run],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -118,7 +124,7 @@ def test_ctrl_c_stops_a_scene_which_goes_on_and_is_shown_and_forgotten(
         assert process.stdout is not None
         first = [json.loads(process.stdout.readline()) for _ in range(6)]
         process.send_signal(signal.SIGINT)
-        rest, told = process.communicate(timeout=60)
+        rest, told = process.communicate(timeout=200)
     assert process.returncode == Status.INTERRUPTED
     assert "the same command goes on from here" in told
     assert "Traceback" not in told

@@ -19,6 +19,7 @@ def test_a_second_signal_does_not_wait_for_running_turns(tmp_path: Path) -> None
         body = {
             "messages": [{"role": "user", "content": "Count to a thousand, one number a line."}],
             "max_tokens": 6000,
+            "logit_bias": {"2": -100},  # what ends an answer: this one does not end by itself
             "stream": True,
         }
         request = urllib.request.Request(

@@ -1,14 +1,18 @@
 """Agents without await: from a thread, from inside a running loop, and with Ctrl-C."""
 
+import asyncio
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
+from typing import Any
 
 import pytest
 
+from greenroom.actors.loop_thread import LoopThread
 from greenroom.actors.room import Room
 from greenroom.actors.sync import SyncRoom, in_step
 from greenroom.runtime.errors import Conflict, Unavailable
@@ -106,6 +110,29 @@ with LoopThread() as loop:
         loop.run(asyncio.sleep(0.1))  # and the loop goes on
         print("interrupted")
 """
+
+
+def test_an_interrupt_before_the_wait_leaves_nothing_running() -> None:
+    """It comes when the work has been handed over, and nobody waits for it yet."""
+
+    def interrupt(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code is not asyncio.run_coroutine_threadsafe.__code__:
+            return None
+        if event == "return":
+            sys.settrace(before)
+            raise KeyboardInterrupt
+        return interrupt
+
+    async def left() -> int:
+        await asyncio.sleep(0)
+        return len(asyncio.all_tasks()) - 1
+
+    with LoopThread() as loop:
+        before = sys.gettrace()
+        sys.settrace(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(asyncio.sleep(100))
+        assert loop.run(left()) == 0
 
 
 def test_ctrl_c_cancels_what_is_waited_for() -> None:
