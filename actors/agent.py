@@ -1,7 +1,6 @@
 """An agent: a named conversation with a life of its own, one turn at a time."""
 
 import asyncio
-import contextlib
 import time
 from functools import partial
 from typing import assert_never
@@ -24,7 +23,6 @@ from greenroom.actors.choice import Choice, Terms, asks_much, siblings, terms, t
 from greenroom.actors.company import Company
 from greenroom.actors.custodian_messages import Erase
 from greenroom.actors.drafting import Drafting
-from greenroom.actors.gpu_messages import Discard
 from greenroom.actors.hearing import Hearing
 from greenroom.actors.memory import Memory
 from greenroom.actors.outbox import Outbox
@@ -41,7 +39,7 @@ from greenroom.actors.turn import (
 from greenroom.actors.whole import whole
 from greenroom.runtime.actor import Actor
 from greenroom.runtime.agent_records import Forgotten
-from greenroom.runtime.errors import ActorStopped, ChannelCancelled, MailboxFull, NotFound
+from greenroom.runtime.errors import ChannelCancelled, NotFound
 from greenroom.runtime.job import Job, JobDone
 from greenroom.runtime.overflow import fullness
 from greenroom.runtime.records import TextDelta, Timings, TurnDone, TurnEvent, TurnStarted, Usage
@@ -115,8 +113,6 @@ class AgentActor(Actor[AgentMessage]):
             return Forgotten(0, 0)
         self._hearing.drop()
         self._rehearsal.end()
-        with contextlib.suppress(MailboxFull, ActorStopped):  # then it goes with the next copies
-            company.gpu.tell(Discard(doomed))
         freed = await company.custodian.ask(Erase(doomed))
         await self._memory.load()
         self.context.stop()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from greenroom.actors.custodian import Custodian, quota_of
 from greenroom.actors.custodian_messages import CustodianMessage, Wrote
-from greenroom.actors.gpu_messages import Back, GpuMessage, ModelFacts
+from greenroom.actors.gpu_messages import Back, Discard, GpuMessage, ModelFacts
 from greenroom.actors.ground import Ground
 from greenroom.actors.keeper import Keeper
 from greenroom.actors.keeper_messages import KeeperMessage
@@ -49,6 +49,10 @@ def backstage(
         with suppress(MailboxFull, ActorStopped):  # the next round counts anew
             custodian.tell(Wrote(num_bytes))
 
+    def gone(ids: tuple[str, ...]) -> None:
+        with suppress(MailboxFull, ActorStopped):  # then copies of them go with the next ones
+            gpu.tell(Discard(ids))
+
     vault, threads = ground.vault, ground.threads
     store: Ref[StoreMessage] = system.spawn(
         "store",
@@ -58,7 +62,17 @@ def backstage(
     )
     keeper: Ref[KeeperMessage] = system.spawn(
         "keeper",
-        partial(Keeper, vault, facts.spec, budget_bytes, threads.write, threads.read, back, grown),
+        partial(
+            Keeper,
+            vault,
+            facts.spec,
+            budget_bytes,
+            threads.write,
+            threads.read,
+            back,
+            grown,
+            gone,
+        ),
         supervision=vital(),
     )
     window = max(facts.spec.windows, default=0)

@@ -65,7 +65,7 @@ class Named(Message, frozen=True):
 
 
 class Discard(Message, frozen=True):
-    """These segments are forgotten: nothing decoded of them is to stay."""
+    """The bytes of these segments are gone: nothing decoded of them is to stay."""
 
     ids: tuple[str, ...]
 

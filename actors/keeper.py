@@ -40,7 +40,8 @@ class Keeper(Actor[KeeperMessage]):
 
     ``changed`` is told how many bytes are hot, and how many are being written and are not hot yet,
     whenever that may be other than before; ``wrote`` how many bytes a turn has added to the disk,
-    None where that had no room.
+    None where that had no room; ``gone`` whose bytes there are no more: what is computed anew may
+    have others, so that no decoded copy of them may stay.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Keeper(Actor[KeeperMessage]):
         readers: Executor | None = None,
         changed: Callable[[int, int], object] = lambda hot, pending: None,
         wrote: Callable[[int | None], object] = lambda num_bytes: None,
+        gone: Callable[[tuple[str, ...]], object] = lambda ids: None,
     ) -> None:
         self._vault = vault
         self._spec = spec
@@ -60,6 +62,7 @@ class Keeper(Actor[KeeperMessage]):
         self._readers = readers or pool
         self._changed = changed
         self._wrote = wrote
+        self._gone = gone
         self._reads: dict[str, asyncio.Future[Payload]] = {}
         self._unsettled = Counter[str]()  # kept so often and not committed yet
         self._doomed: set[str] = set()  # and not kept by anybody since then
@@ -119,6 +122,8 @@ class Keeper(Actor[KeeperMessage]):
         self._doomed.difference_update(ids)
         for each in doomed:
             self._hot.drop(each)
+        if doomed:
+            self._gone(tuple(doomed))
         return await self._delete(self._vault.purge, doomed)
 
     async def _delete(self, work: Callable[[Sequence[str]], int], ids: Sequence[str]) -> int:
@@ -159,6 +164,8 @@ class Keeper(Actor[KeeperMessage]):
                 raise outcome
             else:
                 read[segment_id] = outcome
+        if bad:
+            self._gone(tuple(bad))
         return self._good(ids, hot, read, bad)
 
     async def _warm(self, ids: tuple[str, ...]) -> None:

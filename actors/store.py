@@ -79,7 +79,6 @@ class Store(Actor[StoreMessage]):
         self._now = now
         self._forest = Forest(fingerprint)
         self._roster = Roster(fingerprint, now)
-        self._evicted: set[str] = set()  # known by what they say, without bytes
         self._held: dict[AgentKey, str] = {}  # where running turns go on from
         self._thread = thread
 
@@ -90,7 +89,6 @@ class Store(Actor[StoreMessage]):
         contents, self._forest = await self._indexed(
             lambda: remember(self._index, fingerprint, recover)
         )
-        self._evicted.update(contents.evicted)
         for row in contents.agents:
             self._roster.know(row)
         for pin in contents.pins:
@@ -136,11 +134,9 @@ class Store(Actor[StoreMessage]):
             case Overdue():
                 return self._roster.overdue()
             case Measure():
-                num_bytes = self._forest.num_bytes(self._evicted)
-                return Stored(len(self._roster), len(self._forest), num_bytes)
+                return Stored(len(self._roster), len(self._forest), self._forest.num_bytes())
             case Forget(segment_id):
                 self._forest.lose(segment_id)
-                self._evicted.add(segment_id)
             case _:
                 assert_never(message)
         return None
@@ -179,7 +175,7 @@ class Store(Actor[StoreMessage]):
             case Evict(ids):
                 return await whole(self._evict(ids))
             case Unstored(ids):
-                return tuple(i for i in ids if i not in self._forest or i in self._evicted)
+                return tuple(each for each in ids if not self._forest.is_stored(each))
             case Remove(ids):
                 return await whole(self._remove(ids))
             case _:
@@ -207,7 +203,6 @@ class Store(Actor[StoreMessage]):
         used = {known.head if known else None, segments[0].parent if segments else None}
 
         def settle() -> object:
-            self._evicted.difference_update(segment.id for segment in segments)
             for segment in segments:
                 self._forest.add(segment)
             self._roster.know(row)
@@ -245,7 +240,6 @@ class Store(Actor[StoreMessage]):
         await self._indexed(partial(self._index.unstore, going))
         for each in going:
             self._forest.lose(each)
-        self._evicted.update(going)
         return going
 
     async def _remove(self, ids: tuple[str, ...]) -> tuple[str, ...]:
@@ -259,7 +253,6 @@ class Store(Actor[StoreMessage]):
         gone = await self._indexed(work)
         for each in gone:
             self._forest.remove(each)
-        self._evicted.difference_update(gone)
         return gone
 
     async def _retire(self, key: AgentKey, *, overdue: bool) -> tuple[str, ...] | None:

@@ -2,7 +2,7 @@
 
 import bisect
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -24,6 +24,7 @@ class Forest:
     def __init__(self, fingerprint: str) -> None:
         self._fingerprint = fingerprint
         self._segments: dict[str, Segment] = {}
+        self._lost: set[str] = set()  # known by what they say, without bytes
         self._children: dict[str, dict[str, Segment]] = {}
         self._within: dict[str, dict[str, Segment]] = {}  # the children that begin inside
         self._brood = Brood()
@@ -32,9 +33,13 @@ class Forest:
     def __len__(self) -> int:
         return len(self._segments)
 
-    def num_bytes(self, without: Collection[str] = ()) -> int:
-        """Bytes of all payloads, as written, but for those of the segments ``without`` them."""
-        return sum(s.num_bytes for s in self._segments.values() if s.id not in without)
+    def num_bytes(self) -> int:
+        """Bytes of all payloads that are stored, as written."""
+        return sum(s.num_bytes for s in self._segments.values() if s.id not in self._lost)
+
+    def is_stored(self, segment_id: str) -> bool:
+        """Whether a segment is known with its bytes."""
+        return segment_id in self._segments and segment_id not in self._lost
 
     def __contains__(self, segment_id: object) -> bool:
         return segment_id in self._segments
@@ -50,7 +55,8 @@ class Forest:
 
     def add(self, segment: Segment, *, stored: bool = True) -> None:
         """Know a segment. One whose parent is not known has lost its chain, and is left out; one
-        that is not ``stored`` has its place in chains, and matches nothing."""
+        that is not ``stored`` has its place in chains, and matches nothing, nor does what goes on
+        from it until it is added again with its bytes."""
         if segment.parent is not None and segment.parent not in self._segments:
             return
         self._segments[segment.id] = segment
@@ -58,9 +64,19 @@ class Forest:
             self._brood.add(_place(segment), segment)
         else:
             self._grow(self._segments[segment.parent], segment)
-        grounded = stored and (segment.parent is None or segment.parent in self._prefixes)
-        if segment.fingerprint == self._fingerprint and grounded:
-            self._prefixes.insert(segment)
+        if not stored:
+            self._lost.add(segment.id)
+            return
+        self._lost.discard(segment.id)
+        if segment.id not in self._prefixes:
+            self._ground(segment)
+
+    def _ground(self, segment: Segment) -> None:
+        """Match a segment that stands on such as are matched, and what is stored on top of it."""
+        for each in map(self._segments.__getitem__, self.onward(segment.id)):
+            grounded = each.parent is None or each.parent in self._prefixes
+            if grounded and each.id not in self._lost and each.fingerprint == self._fingerprint:
+                self._prefixes.insert(each)
 
     def _grow(self, parent: Segment, child: Segment) -> None:
         self._children.setdefault(parent.id, {})[child.id] = child
@@ -79,10 +95,11 @@ class Forest:
         """A segment's bytes are lost: match it no more, nor what was computed on top of it.
 
         Their records stay: chains go on from transcripts and token ids, computed anew. Adding
-        the segment again, with new bytes, makes it match again.
+        the segment again, with new bytes, makes both match again.
         """
         segment = self._segments.get(segment_id)
         if segment is not None:
+            self._lost.add(segment_id)
             self._prefixes.remove(segment)
 
     def remove(self, segment_id: str) -> None:
@@ -92,6 +109,7 @@ class Forest:
             return
         self._prefixes.remove(segment)
         del self._segments[segment_id]
+        self._lost.discard(segment_id)
         self._children.pop(segment_id, None)
         self._brood.remove(_place(segment), segment)
         self._within.pop(segment_id, None)

@@ -146,8 +146,12 @@ def test_a_segment_whose_bytes_are_lost_is_matched_no_more_but_its_chain_is_know
     known.lose(child.id)  # twice is once
     known.add(segment(grandchild, (80,)))  # of a turn that began before the loss
     assert chain_length(known.match("", (*SYSTEM, 50, 51, 60, 80))) == 40
+    known.add(child)  # with new bytes: what stands on it has kept its own
+    assert chain_length(known.match("", (*SYSTEM, 50, 51, 60, 80))) == 44
+    known.lose(grandchild.id)
+    known.lose(child.id)
     known.add(child)
-    assert chain_length(known.match("", (*SYSTEM, 50, 51, 60))) == 42
+    assert chain_length(known.match("", (*SYSTEM, 50, 51, 60, 80))) == 42
 
 
 def test_whose_bytes_are_all_evicted_is_still_known_by_its_words() -> None:

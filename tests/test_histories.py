@@ -320,12 +320,29 @@ def test_one_long_history(checkpoint_of: Checkpoint, kind: str, codec: str) -> N
     live(checkpoint_of(kind), codec, FIXED)
 
 
+EVICTED = {
+    # What is said then is encoded in one piece, with the question before it.
+    "found within a longer segment": [("evict", 1), ("say", 0), ("again", 0), ("again", 0)],
+    # The one who asked again has new bytes, in which the fork's decoded copy has no part.
+    "computed anew": [("again", 0), ("fork", 0), ("evict", 1), ("again", 0), ("say", 0)],
+    # Two turns that were rolled back have kept their bytes, and stand on such as are new.
+    "stood on by others": [
+        ("restart", 0),
+        ("restart", 0),
+        ("rollback", 0),
+        ("fork", 0),
+        ("evict", 1),
+        ("again", 0),
+    ],
+}
+
+
+@pytest.mark.parametrize("todo", EVICTED.values(), ids=EVICTED)
 @pytest.mark.parametrize(("kind", "codec"), KINDS)
-def test_a_question_is_found_again_within_a_longer_segment(
-    checkpoint_of: Checkpoint, kind: str, codec: str
+def test_what_was_evicted_is(
+    checkpoint_of: Checkpoint, kind: str, codec: str, todo: list[tuple[str, int]]
 ) -> None:
-    """What is said after an eviction is encoded in one piece, with the question before it."""
-    live(checkpoint_of(kind), codec, [("evict", 1), ("say", 0), ("again", 0), ("again", 0)])
+    live(checkpoint_of(kind), codec, todo)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import uvloop
 
 from greenroom.actors.fetching import fetch
 from greenroom.actors.keeper import Keeper
-from greenroom.actors.keeper_messages import Keep, KeeperMessage, Warm, Weigh
+from greenroom.actors.keeper_messages import Doom, Drop, Keep, KeeperMessage, Settle, Warm, Weigh
 from greenroom.runtime.codec import Payload
 from greenroom.runtime.ref import Ref
 from greenroom.runtime.segments import Segment, make_segment
@@ -25,14 +25,19 @@ Scenario = Callable[[Ref[KeeperMessage]], Coroutine[Any, Any, None]]
 
 
 def keeping(
-    root: Path, scenario: Scenario, spec: CacheSpec = SPEC, vault: Vault | None = None
+    root: Path,
+    scenario: Scenario,
+    spec: CacheSpec = SPEC,
+    vault: Vault | None = None,
+    gone: Callable[[tuple[str, ...]], object] = lambda ids: None,
 ) -> None:
     """Run a scenario against a keeper of the store below ``root``, which starts with none hot."""
     kept = vault or Vault(root)
 
     async def main(pool: ThreadPoolExecutor) -> None:
         async with System() as system:
-            await scenario(system.spawn("keeper", partial(Keeper, kept, spec, 1 << 20, pool)))
+            keeper = partial(Keeper, kept, spec, 1 << 20, pool, gone=gone)
+            await scenario(system.spawn("keeper", keeper))
 
     with ThreadPoolExecutor(2) as pool:
         uvloop.run(main(pool))
@@ -103,6 +108,25 @@ def test_a_payload_of_another_shape_is_bad_and_its_file_stays(tmp_path: Path) ->
     keeping(tmp_path, keep)
     keeping(tmp_path, reopened, other)
     assert Vault(tmp_path).path(segment.id).exists()
+
+
+def test_whose_bytes_are_deleted_or_lost_is_told(tmp_path: Path) -> None:
+    segment, payload = sample()
+    told: list[tuple[str, ...]] = []
+
+    async def scenario(keeper: Ref[KeeperMessage]) -> None:
+        await keeper.ask(Keep(((segment, payload),)))
+        await keeper.ask(Doom((segment.id,)))
+        await keeper.ask(Drop((segment.id,)))
+        assert told == [], "it has not been committed yet"
+        keeper.tell(Settle((segment.id,)))
+        await keeper.ask(Doom((segment.id,)))
+        await keeper.ask(Drop((segment.id,)))
+        assert told == [(segment.id,)]
+        assert (await fetch(keeper, (segment.id,))).bad == segment.id
+        assert told == [(segment.id,)] * 2
+
+    keeping(tmp_path, scenario, gone=told.append)
 
 
 class Counting(Vault):

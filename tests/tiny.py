@@ -12,6 +12,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from greenroom.runtime.codec import Codec, codec_named, link
 from greenroom.runtime.head import last_position_head
 from greenroom.runtime.job import Encoded, Job, JobDone, JobEnded, JobEvent, JobTokens, Piece
+from greenroom.runtime.lanes import Lanes
 from greenroom.runtime.limits import StageLimits
 from greenroom.runtime.records import Sampling
 from greenroom.runtime.resume import stand_at
@@ -87,6 +88,7 @@ class StageRig:
         schedule: Literal["adaptive", "fixed"] = "fixed",
         max_rows: int = 0,
         max_row_cost: float = math.inf,
+        lanes: Lanes | None = None,
     ) -> None:
         self.codec: Codec = codec_named(codec)
         self.spec = extract_spec(model, {"max_position_embeddings": 2048})
@@ -101,7 +103,9 @@ class StageRig:
             max_rows,
             max_row_cost,
         )
-        self.stage = Stage(last_position_head(model), self.spec, self.codec, limits, self._emit)
+        self.stage = Stage(
+            last_position_head(model), self.spec, self.codec, limits, self._emit, lanes=lanes
+        )
 
     def _emit(self, uid: int, event: JobEvent) -> None:
         self.events.setdefault(uid, []).append(event)

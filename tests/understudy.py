@@ -7,6 +7,7 @@ neither to a token nor to a byte.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from greenroom.runtime.codec import LAST_HIDDEN, Payload, link
 from greenroom.runtime.head import OutputHead, last_position_head
+from greenroom.runtime.host import chunk_lanes
 from greenroom.runtime.job import Encoded, JobStarted
 from greenroom.runtime.lanes import Lanes
 from greenroom.runtime.loader import load
@@ -27,6 +29,12 @@ from tests.tiny import StageRig, alone, token
 
 CHUNK_TOKENS = 64
 """As ``tests.test_hearing.settings`` has it."""
+
+
+@cache
+def lanes() -> Lanes:
+    """As a house has them: what a window comes to hangs on where a chunk is cut."""
+    return chunk_lanes()
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -60,7 +68,7 @@ class Understudy:
     def __init__(self, checkpoint: Path, codec: str) -> None:
         loaded = load(checkpoint, device="cpu")
         self._model = last_position_head(loaded.model)
-        self._head = OutputHead(self._model, Lanes().warm_up(self._model))
+        self._head = OutputHead(self._model, lanes().warm_up(self._model))
         self._spec = extract_spec(loaded.model, loaded.config)
         self._stops = tuple(sorted(loaded.tokenizer.eos_token_ids))
         self._codec = codec
@@ -80,7 +88,7 @@ class Understudy:
             return  # somebody had heard the same: nothing was computed
         prompt = part.prompt
         system = new[0].segment if new and new[0].segment.kind == "system" else None
-        rig = StageRig(self._model, codec=self._codec, chunk_tokens=CHUNK_TOKENS)
+        rig = StageRig(self._model, codec=self._codec, chunk_tokens=CHUNK_TOKENS, lanes=lanes())
         rig.submit(
             1,
             prompt,
