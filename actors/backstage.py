@@ -49,9 +49,13 @@ def backstage(
         with suppress(MailboxFull, ActorStopped):  # the next round counts anew
             custodian.tell(Wrote(num_bytes))
 
+    owed: set[str] = set()
+
     def gone(ids: tuple[str, ...]) -> None:
-        with suppress(MailboxFull, ActorStopped):  # then copies of them go with the next ones
-            gpu.tell(Discard(ids))
+        owed.update(ids)
+        with suppress(MailboxFull, ActorStopped):  # then the next time
+            gpu.tell(Discard(tuple(owed)))
+            owed.clear()
 
     vault, threads = ground.vault, ground.threads
     store: Ref[StoreMessage] = system.spawn(

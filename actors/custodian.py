@@ -109,8 +109,9 @@ class Custodian(Actor[CustodianMessage]):
         reach = await self._store.ask(Survey())
         planned, superseded_ids = await self._off_loop(lambda: self._plan(reach))
         counted, going = planned.count, planned.clearance
-        if counted.missing:
-            await self._store.ask(Evict(counted.missing))
+        for ids in _batches(counted.missing):  # what is hot of them, or decoded, goes as well
+            await self._keeper.ask(Doom(ids))
+            await self._keeper.ask(Drop(await self._store.ask(Evict(ids))))
         freed = await self._sweep(going.strays, counted.unowned)
         num_collected = num_evicted = 0
         for ids in _batches(going.collected):

@@ -28,7 +28,7 @@ from greenroom.runtime.codec import BadPayload, Payload, check, is_passing, link
 from greenroom.runtime.errors import ActorStopped, StorageFailed
 from greenroom.runtime.hot import HotPayloads
 from greenroom.runtime.resume import Link
-from greenroom.runtime.segment_file import Damaged, VaultError
+from greenroom.runtime.segment_file import Damaged, Missing, VaultError
 from greenroom.runtime.segments import Segment
 from greenroom.runtime.spec import CacheSpec
 from greenroom.runtime.vault import Vault
@@ -156,6 +156,8 @@ class Keeper(Actor[KeeperMessage]):
         for segment_id, outcome in zip(cold, found, strict=True):
             if isinstance(outcome, (VaultError, BadPayload)):
                 self.context.log.warning("segment %s is lost: %s", segment_id, outcome)
+                if isinstance(outcome, (Missing, Damaged)):  # any other file stays as it is
+                    self._gone((segment_id,))
                 if isinstance(outcome, Damaged):
                     loop = asyncio.get_running_loop()
                     await loop.run_in_executor(self._pool, self._vault.quarantine, segment_id)
@@ -164,8 +166,6 @@ class Keeper(Actor[KeeperMessage]):
                 raise outcome
             else:
                 read[segment_id] = outcome
-        if bad:
-            self._gone(tuple(bad))
         return self._good(ids, hot, read, bad)
 
     async def _warm(self, ids: tuple[str, ...]) -> None:

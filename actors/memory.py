@@ -216,10 +216,11 @@ class Memory:
             self._company.keeper.tell(Settle(tuple(s.id for s in segments)))
         self.frame = draft.frame
         self.head = head
-        self._handle = uid if segments and is_new else None
-        if self._handle is not None:
-            with contextlib.suppress(MailboxFull, ActorStopped):  # then nobody else may have it
+        self._handle = None
+        if segments and is_new:
+            with contextlib.suppress(MailboxFull, ActorStopped):  # then nobody may have the copy
                 self._company.gpu.tell(Named(uid, tuple(each.id for each in segments)))
+                self._handle = uid
         self._copied = (*draft.matched, *(Piece(s, s.num_tokens) for s in segments))
 
     async def stand(self, draft: Draft) -> None:

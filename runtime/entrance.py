@@ -163,7 +163,7 @@ class Entrance:
     def keep(self, uid: int, s: StageSequence, segments: Sequence[Encoded]) -> None:
         """The sequence is over: its floats become a decoded copy if there is room for one."""
         self.release(uid)
-        if segments and self._most_resident and can_be_resident(s.cache):
+        if segments and not s.stale and self._most_resident and can_be_resident(s.cache):
             parts = [Part(piece.key, piece.used) for piece in s.job.pieces]
             parts += [Part("", each.stop - each.start) for each in segments]
             self._resident.put(uid, s.cache, s.resumed, s.following(segments), parts)
@@ -171,7 +171,7 @@ class Entrance:
 
     def give_back(self, s: StageSequence) -> None:
         """What was computed of a sequence is of no use; the decoded copy that it began with is."""
-        if s.job.handle is not None and s.resumed and can_be_resident(s.cache):
+        if s.job.handle is not None and s.resumed and not s.stale and can_be_resident(s.cache):
             self._resident.put(s.job.handle, s.cache, s.resumed, (), s.parts)
             self._fit()
 
@@ -180,7 +180,7 @@ class Entrance:
         self._resident.name(uid, keys)
 
     def discard(self, keys: Collection[str]) -> None:
-        """These segments are forgotten, and with them every decoded copy."""
+        """The bytes of these segments are gone, and with them every decoded copy."""
         self._resident.discard(keys)
 
     def settle(self) -> None:

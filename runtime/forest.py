@@ -72,11 +72,14 @@ class Forest:
             self._ground(segment)
 
     def _ground(self, segment: Segment) -> None:
-        """Match a segment that stands on such as are matched, and what is stored on top of it."""
-        for each in map(self._segments.__getitem__, self.onward(segment.id)):
+        """Match a segment if it stands on such as are matched, and what is stored on top of it."""
+        waiting = deque([segment])
+        while waiting:
+            each = waiting.popleft()
             grounded = each.parent is None or each.parent in self._prefixes
             if grounded and each.id not in self._lost and each.fingerprint == self._fingerprint:
                 self._prefixes.insert(each)
+                waiting += self._children.get(each.id, {}).values()
 
     def _grow(self, parent: Segment, child: Segment) -> None:
         self._children.setdefault(parent.id, {})[child.id] = child

@@ -14,13 +14,15 @@ def by_chain(segments: Iterable[Segment]) -> tuple[tuple[Segment, ...], tuple[st
     whole = children.pop(None, [])
     for parent in whole:
         for child in children.pop(parent.id, ()):
-            if _continues(parent, child):
+            if continues(parent, child):
                 whole.append(child)
             else:
                 children.setdefault("", []).append(child)
     return tuple(whole), tuple(each.id for lost in children.values() for each in lost)
 
 
-def _continues(parent: Segment, child: Segment) -> bool:
+def continues(parent: Segment, child: Segment) -> bool:
+    """Whether a segment that names another as its parent begins where it can: within it, or at its
+    end."""
     same_kin = (parent.namespace, parent.fingerprint) == (child.namespace, child.fingerprint)
     return same_kin and parent.start < child.start <= parent.end

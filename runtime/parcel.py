@@ -18,6 +18,7 @@ from greenroom.runtime.agent_records import Overflow, Share
 from greenroom.runtime.codec import Payload
 from greenroom.runtime.errors import Conflict, InvalidRequest
 from greenroom.runtime.frame import PLAIN, Frame
+from greenroom.runtime.lineage import continues
 from greenroom.runtime.segment_file import Damaged, Foreign, file_content, parse_file
 from greenroom.runtime.segments import Segment, digest
 
@@ -125,6 +126,12 @@ def _seen(data: bytes, hasher: "hashlib._Hash") -> bytes:
     return data
 
 
+def _follows(before: Segment | None, segment: Segment) -> bool:
+    if before is None:
+        return segment.parent is None and segment.start == 0
+    return segment.parent == before.id and continues(before, segment)
+
+
 class Parcel:
     """A parcel in a seekable ``file``; blocking. Nothing in it is believed before its seal holds.
 
@@ -142,12 +149,12 @@ class Parcel:
 
     def segments(self) -> Iterator[tuple[Segment, Payload | None]]:
         """Each segment with its encoded state, None where that was gone."""
-        parent: str | None = None
+        before: Segment | None = None
         for number, member in enumerate(self._members[1:-1]):
             segment, payload = self._segment(number, member)
-            if segment.parent != parent or segment.fingerprint != self.manifest.fingerprint:
+            if not _follows(before, segment) or segment.fingerprint != self.manifest.fingerprint:
                 raise BadParcel(f"segment {segment.id} does not follow the one before it")
-            parent = segment.id
+            before = segment
             yield segment, payload
 
     def _opened(self) -> Manifest:

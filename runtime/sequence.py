@@ -48,6 +48,7 @@ class StageSequence:
         self.emitted = 0
         self.first_token = 0
         self.in_batch = False
+        self.stale = False  # the bytes of something it stands on are gone
         self.kept = 0  # sampled tokens whose K and V are in ``cache``
         self.in_need = False  # it has been told that it waits for memory
         self.submitted_at = now

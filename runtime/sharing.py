@@ -107,6 +107,7 @@ class Sharing:
     def _may_give(self, other: StageSequence, s: StageSequence) -> bool:
         return (
             other.order < s.order
+            and not other.stale
             and other.job.scope == s.job.scope is not None
             and other.resumed == s.resumed
             and other.parts == s.parts  # what is decoded of other segments is not the same

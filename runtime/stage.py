@@ -135,8 +135,10 @@ class Stage:
         self._entrance.name(uid, keys)
 
     def discard(self, keys: Collection[str]) -> None:
-        """These segments are forgotten: keep nothing decoded of them."""
+        """The bytes of these segments are gone: keep nothing decoded of them, not later either."""
         self._entrance.discard(keys)
+        for s in self._sequences.values():
+            s.stale |= any(piece.key in keys for piece in s.job.pieces)
 
     def cancel(self, uid: int) -> None:
         """Take a job off the stage at once and forget it; unknown and finished jobs are ignored."""

@@ -172,6 +172,7 @@ def test_files_that_nobody_owns_count_and_go(tmp_path: Path, quota: Quota) -> No
         assert left == [False] * 5 + [True]
         assert await house.files() == {kept.id}
         assert len(await house.store.ask(Recall(broken.id))) == 1
+        assert (await fetch(house.keeper, (broken.id,))).bad == broken.id, "what was hot is gone"
         assert await house.store.ask(Match("n", tuple(range(50, 90)))) == ()
 
     backstage(tmp_path, scenario, quota)

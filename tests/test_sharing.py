@@ -195,6 +195,21 @@ def test_what_is_forgotten_is_in_no_copy(llama: Any) -> None:
     assert rig.stage.count().memory.resident == 0
 
 
+def test_what_is_gone_while_a_turn_goes_on_from_it_is_in_no_copy_either(llama: Any) -> None:
+    """Computed anew it may be other bytes: a copy of the old ones would pass for them."""
+    rig = StageRig(llama, resident_bytes=1 << 30)
+    rig.submit(1, prompt(40), 6)
+    rig.run()
+    rig.stage.name(1, ["p", "g"])
+    said = (*prompt(40), *rig.tokens(1), *prompt(9, 2))
+    for uid, gone in ((2, "g"), (3, "another")):
+        rig.submit(uid, said, 6, pieces=rig.done(1).segments, keys=["p", "g"], handle=1)
+        rig.stage.step()
+        rig.stage.discard({gone})
+        rig.run()
+        assert (rig.stage.count().memory.resident > 0) == (gone == "another")
+
+
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("send"), st.integers(0, 3), st.integers(1, 20), st.booleans()),
