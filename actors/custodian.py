@@ -78,7 +78,7 @@ class Custodian(Actor[CustodianMessage]):
         """Do it, and say what is gone."""
         match message:
             case Erase(ids):
-                return await whole(self._erase(ids))
+                return await whole(self._let_go(ids, Remove))
             case Tidy():
                 return await whole(self._tidy())
             case Wrote(num_bytes):
@@ -100,30 +100,26 @@ class Custodian(Actor[CustodianMessage]):
         except (OSError, Unavailable) as error:
             self.context.log.warning("the store could not be cleared: %s", error)
 
-    async def _erase(self, ids: tuple[str, ...]) -> Freed:
+    async def _let_go(self, ids: tuple[str, ...], order: type[Evict | Remove]) -> Freed:
+        """Have the store forget segments, or only their bytes, and the keeper delete the files."""
         await self._keeper.ask(Doom(ids))
-        gone = await self._store.ask(Remove(ids))
+        gone = await self._store.ask(order(ids))
         return Freed(len(gone), await self._keeper.ask(Drop(gone)))
+
+    async def _clear(self, ids: Iterable[str], order: type[Evict | Remove]) -> Freed:
+        """The same for many, so that turns are committed in between."""
+        freed = [await self._let_go(batch, order) for batch in _batches(ids)]
+        return Freed(sum(f.num_segments for f in freed), sum(f.num_bytes for f in freed))
 
     async def _tidy(self) -> Cleared:
         reach = await self._store.ask(Survey())
         planned, superseded_ids = await self._off_loop(lambda: self._plan(reach))
         counted, going = planned.count, planned.clearance
-        for ids in _batches(counted.missing):  # what is hot of them, or decoded, goes as well
-            await self._keeper.ask(Doom(ids))
-            await self._keeper.ask(Drop(await self._store.ask(Evict(ids))))
+        await self._clear(counted.missing, Evict)  # of what is hot or decoded of them, too
         freed = await self._sweep(going.strays, counted.unowned)
-        num_collected = num_evicted = 0
-        for ids in _batches(going.collected):
-            await self._keeper.ask(Doom(ids))
-            gone = await self._store.ask(Remove(ids))
-            freed += await self._keeper.ask(Drop(gone))
-            num_collected += len(gone)
-        for ids in _batches(going.evicted):
-            await self._keeper.ask(Doom(ids))
-            gone = await self._store.ask(Evict(ids))
-            freed += await self._keeper.ask(Drop(gone))
-            num_evicted += len(gone)
+        collected = await self._clear(going.collected, Remove)
+        evicted = await self._clear(going.evicted, Evict)
+        freed += collected.num_bytes + evicted.num_bytes
         superseded_bytes = 0
         for ids in _batches(superseded_ids):
             superseded_bytes += await self._keeper.ask(DropStates(ids))
@@ -135,8 +131,8 @@ class Custodian(Actor[CustodianMessage]):
             left,
             planned.quota,
             len(going.strays),
-            num_collected,
-            num_evicted,
+            collected.num_segments,
+            evicted.num_segments,
             freed,
             len(superseded_ids),
             superseded_bytes,

@@ -123,7 +123,7 @@ def test_two_that_decode_together_each_say_what_they_say_alone(
             after = await house.counters()
             rows = after.decode_rows - before.decode_rows
             shared = rows - (after.decode_steps - before.decode_steps)
-            assert shared >= num_tokens // 2, "steps of two rows"
+            assert shared >= 0.9 * num_tokens, "steps of two rows"
 
     uvloop.run(scenario())
 

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from mlx_lm.utils import load_config
 
@@ -11,6 +12,7 @@ from greenroom.actors.ongoing import opened
 from greenroom.actors.playhouse import Playhouse
 from greenroom.actors.store_messages import Recall
 from greenroom.actors.turn import past
+from greenroom.runtime.admission import Holdings
 from greenroom.runtime.agent_records import SpawnRequest
 from greenroom.runtime.counters import StageCounters
 from greenroom.runtime.errors import Conflict, InvalidRequest, NotFound
@@ -155,9 +157,9 @@ def test_a_lost_file_costs_what_the_log_says(llama: Path, tmp_path: Path) -> Non
     once(home, look)
 
 
-def work_of(done: StageCounters) -> tuple[int, ...]:
+def work_of(done: StageCounters) -> StageCounters:
     """Without the steps that put in order what a turn leaves, after it has ended."""
-    return (done.jobs, done.prefill_chunks, done.decode_steps, done.restored_tokens)
+    return msgspec.structs.replace(done, steps=0, memory=Holdings(limit=0))
 
 
 def test_a_probe_runs_nothing(llama: Path, tmp_path: Path) -> None:
